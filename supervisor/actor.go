@@ -1,0 +1,296 @@
+package supervisor
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/locald/locald/runtime"
+)
+
+// wish is a want with the service as it is to be from then on.
+type wish struct {
+	Want
+	service *Service // nil: as it is
+}
+
+// order is what the coordinator tells an actor, all of it in one step.
+type order struct {
+	wish *wish // nil: as before
+	open bool  // what the service depends on is there
+}
+
+// actor owns one service. Only the goroutine in serve touches what is below
+// the mailboxes.
+type actor struct {
+	publish func(Change)
+
+	orders chan order // holds one: the latest
+	post   box[event]
+
+	service Service // of the current run
+	next    Service // of the next
+	state   state
+	inst    runtime.Instance
+	info    runtime.Info
+	began   time.Time
+	ready   time.Time
+	ended   time.Time
+	scope   context.Context    // the current run's
+	drop    context.CancelFunc // ends it
+	abandon context.CancelFunc // ends what prepares or starts
+	work    sync.WaitGroup
+}
+
+// newActor makes an actor whose next run will have the number run.
+func newActor(service Service, run int, publish func(Change)) *actor {
+	return &actor{
+		publish: publish,
+		orders:  make(chan order, 1), post: newBox[event](),
+		service: service, next: service,
+		state: state{policy: service.Policy, phase: Stopped, run: run - 1},
+		scope: context.Background(), drop: func() {}, abandon: func() {},
+	}
+}
+
+// tell replaces whatever the actor was told before and has not read. It never
+// blocks. Only the coordinator calls it.
+func (a *actor) tell(o order) {
+	for {
+		select {
+		case a.orders <- o:
+			return
+		case overtaken := <-a.orders:
+			switch {
+			case o.wish == nil:
+				o.wish = overtaken.wish
+			case o.wish.service == nil && overtaken.wish != nil:
+				o.wish.service = overtaken.wish.service
+			}
+		}
+	}
+}
+
+// serve runs until ctx ends, and returns when every effect has. It leaves
+// instances running: leaving is not stopping.
+func (a *actor) serve(ctx context.Context) {
+	defer a.work.Wait()
+	defer func() { a.drop() }()
+	for {
+		select {
+		case o := <-a.orders:
+			a.obey(ctx, o)
+		case events := <-a.post:
+			for _, e := range events {
+				a.handle(ctx, e)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *actor) obey(ctx context.Context, o order) {
+	if o.wish == nil {
+		a.handle(ctx, gated{o.open})
+		return
+	}
+	if o.wish.service != nil {
+		a.next = *o.wish.service
+	}
+	a.state.gate = o.open
+	a.handle(ctx, wanted{o.wish.Want})
+}
+
+// born is started with the instance that came of it.
+type born struct {
+	started
+	inst runtime.Instance
+}
+
+func (a *actor) handle(ctx context.Context, e event) {
+	switch arrived := e.(type) {
+	case born:
+		if arrived.Err == nil {
+			a.inst, a.info, a.began = arrived.inst, arrived.inst.Info(), time.Now()
+		}
+		e = arrived.started
+	case exited:
+		if a.state.proven {
+			arrived.ReadyFor = arrived.Exit.At.Sub(a.ready)
+		}
+		e = arrived
+	case reported:
+		if arrived.Run == a.state.run {
+			a.publish(Change{Status: a.status(), Progress: &arrived.Progress})
+		}
+		return
+	}
+	before := a.status()
+	next, effects := e.apply(a.state)
+	if next.run != a.state.run {
+		a.renew(ctx, &next)
+	}
+	if next.phase == Ready && !a.state.proven {
+		a.ready = time.Now()
+	}
+	if a.state.phase.Live() && !next.phase.Live() {
+		a.ended = time.Now()
+	}
+	a.state = next
+	if !next.phase.Live() && next.phase != Backoff && next.phase != Failed {
+		a.drop()
+	}
+	for _, f := range effects {
+		a.do(ctx, f)
+	}
+	if now := a.status(); now != before {
+		a.publish(Change{Status: now})
+	}
+}
+
+// renew turns to the run that begins.
+func (a *actor) renew(ctx context.Context, s *state) {
+	a.drop()
+	a.scope, a.drop = context.WithCancel(ctx)
+	a.service = a.next
+	s.policy = a.service.Policy
+	a.inst, a.info = nil, runtime.Info{}
+	a.began, a.ready, a.ended = time.Time{}, time.Time{}, time.Time{}
+}
+
+func (a *actor) status() Status {
+	s := a.state
+	return Status{
+		Service: a.next.Name, Task: a.next.Policy.Task, Phase: s.phase, Want: s.want, Generation: s.made, Run: s.run,
+		Proven: s.proven, Restarts: s.fails, Early: s.early, Delay: s.delay,
+		Reason: s.ending.Reason, Code: s.ending.Code, Hint: either(s.ending.Hint, s.hint), Detail: s.detail, Exit: s.ending.Exit,
+		Info: a.info, StartedAt: a.began, ReadyAt: a.ready, EndedAt: a.ended,
+	}
+}
+
+func either(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// do carries out one effect without blocking the actor.
+func (a *actor) do(ctx context.Context, f effect) {
+	run, service, inst := a.state.run, a.service, a.inst
+	switch f {
+	case prepare:
+		a.aside(func(ctx context.Context) event {
+			return prepared{run, service.Prepare(ctx, run, func(p runtime.Progress) { a.progress(run, p) })}
+		})
+	case start:
+		a.aside(func(ctx context.Context) event {
+			spec, err := service.Spec(ctx, run)
+			if err != nil {
+				return born{started: started{run, err}}
+			}
+			inst, err := service.Runtime.Start(ctx, spec)
+			return born{started{run, err}, inst}
+		})
+	case cancel:
+		a.abandon()
+	case watch:
+		a.watch(ctx, run, service, inst)
+	case stop:
+		if inst == nil {
+			a.abandon() // Start is in flight; its answer will bring us back here
+			return
+		}
+		grace, again := service.Grace, a.state.stuck
+		if a.state.want.Force {
+			grace = 0
+		}
+		a.run(ctx, func(ctx context.Context) event {
+			if err := inst.Stop(ctx, grace); err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return stopFailed{run, err}
+			}
+			if again {
+				return a.wait(ctx, run, inst) // whoever watched it has reported, and gone
+			}
+			return nil
+		})
+	case rest:
+		delay := jittered(a.state.delay)
+		a.run(a.scope, func(ctx context.Context) event {
+			select {
+			case <-time.After(delay):
+				return rested{run}
+			case <-ctx.Done():
+				return nil
+			}
+		})
+	}
+}
+
+// jittered spreads restarts by a tenth either way, so that services that ended
+// together do not come back together.
+func jittered(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// aside runs what prepare and start do, so that cancel reaches it.
+func (a *actor) aside(f func(context.Context) event) {
+	ctx, abandon := context.WithCancel(a.scope)
+	a.abandon = abandon
+	a.run(ctx, f)
+}
+
+// watch probes the instance and waits for its end.
+func (a *actor) watch(ctx context.Context, run int, service Service, inst runtime.Instance) {
+	life, over := context.WithCancel(ctx)
+	probing := make(chan struct{})
+	a.work.Go(func() {
+		defer close(probing)
+		service.Check(life, run, inst, func(f Finding) {
+			if life.Err() == nil {
+				a.post.put(probed{run, f})
+			}
+		})
+	})
+	a.run(ctx, func(ctx context.Context) event {
+		e := a.wait(ctx, run, inst)
+		over()
+		<-probing // a run is over when all that served it is
+		return e
+	})
+}
+
+// wait reports the end of an instance once everything it held is released; nil
+// when the daemon leaves first, and the instance stays.
+func (a *actor) wait(ctx context.Context, run int, inst runtime.Instance) event {
+	exit, err := inst.Wait(ctx)
+	if err != nil {
+		return nil
+	}
+	return exited{Run: run, Exit: exit, Err: inst.Remove(ctx)}
+}
+
+func (a *actor) progress(run int, p runtime.Progress) {
+	a.post.put(reported{run, p})
+}
+
+// reported is progress on its way to subscribers. It changes nothing.
+type reported struct {
+	Run int
+	runtime.Progress
+}
+
+func (e reported) apply(s state) (state, []effect) { return s, nil }
+
+func (a *actor) run(ctx context.Context, f func(context.Context) event) {
+	a.work.Go(func() {
+		if e := f(ctx); e != nil {
+			a.post.put(e)
+		}
+	})
+}

@@ -1,0 +1,273 @@
+package supervisor
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Wish is what is asked of one service.
+type Wish struct {
+	Name    string
+	Up      bool
+	Renew   bool     // a new generation even when it is up: restart, or run a task again
+	Alone   bool     // start without waiting for what it depends on
+	Force   bool     // stop at once, without asking first
+	Service *Service // what it is to be from the next run on; nil: as it is
+	Run     int      // with a Service that is new here: the number of its first run
+	Done    bool     // with a Service that is new here, a task: it has run to its end before
+	Forget  bool     // the service is gone from the project: forget it once it is down
+}
+
+// Supervisor keeps the services of one project. Its methods may be called
+// concurrently, while Serve runs; after Serve has returned they do nothing.
+type Supervisor struct {
+	asks  chan func(*coordinator)
+	done  chan struct{}
+	heard box[Change] // from the actors
+}
+
+// New makes a supervisor of no services.
+func New() *Supervisor {
+	return &Supervisor{
+		asks: make(chan func(*coordinator)), done: make(chan struct{}),
+		heard: newBox[Change](),
+	}
+}
+
+// coordinator is what the goroutine in Serve owns: it alone knows the graph.
+type coordinator struct {
+	ctx         context.Context
+	heard       box[Change]
+	members     map[string]*member
+	graph       graph
+	inverse     map[string][]string
+	subscribers map[*Subscription]bool
+	work        sync.WaitGroup
+}
+
+// member is one service as the coordinator sees it.
+type member struct {
+	actor  *actor
+	deps   []Dep
+	status Status
+	want   Want  // the latest wish, handed out or not
+	held   *wish // a wish that has to wait until its dependents have stopped
+	open   bool  // what the actor was last told of its gate
+	forget bool
+	cancel context.CancelFunc
+}
+
+// Serve runs until ctx ends and every goroutine of every service has returned.
+// Instances are left running: a wish to be down is how to end services.
+func (s *Supervisor) Serve(ctx context.Context) {
+	c := &coordinator{
+		ctx: ctx, heard: s.heard,
+		members: map[string]*member{}, subscribers: map[*Subscription]bool{},
+	}
+	defer close(s.done)
+	defer c.work.Wait()
+	for {
+		select {
+		case ask := <-s.asks:
+			ask(c)
+		case changes := <-s.heard:
+			c.hear(changes)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// ask runs f on the coordinator's goroutine and waits for it. It reports
+// whether f ran.
+func (s *Supervisor) ask(f func(*coordinator)) bool {
+	ran := make(chan struct{})
+	select {
+	case s.asks <- func(c *coordinator) { defer close(ran); f(c) }:
+		<-ran
+		return true
+	case <-s.done:
+		return false
+	}
+}
+
+// Apply hands out wishes, all in one step: what they mean for each other is
+// decided when all are known. It returns the statuses right after.
+func (s *Supervisor) Apply(wishes []Wish) []Status {
+	var after []Status
+	s.ask(func(c *coordinator) {
+		c.apply(wishes)
+		after = c.snapshot()
+	})
+	return after
+}
+
+// Snapshot is the status of every service, by name.
+func (s *Supervisor) Snapshot() []Status {
+	var now []Status
+	s.ask(func(c *coordinator) { now = c.snapshot() })
+	return now
+}
+
+// Dependents is everything that depends on one of names, directly or not.
+func (s *Supervisor) Dependents(names []string) []string {
+	var found []string
+	s.ask(func(c *coordinator) { found = c.graph.dependents(names) })
+	return found
+}
+
+// Subscription hears every change, in order, from a snapshot on.
+type Subscription struct {
+	Snapshot []Status
+	box      box[Change]
+}
+
+// Next waits for changes and returns all that have come.
+func (sub *Subscription) Next(ctx context.Context) ([]Change, error) { return sub.box.take(ctx) }
+
+// Subscribe begins to hear, and applies wishes in the same step, so that no
+// change they cause is missed: the snapshot is from before. Call end when done.
+func (s *Supervisor) Subscribe(wishes ...Wish) (sub *Subscription, end func()) {
+	sub = &Subscription{box: newBox[Change]()}
+	s.ask(func(c *coordinator) {
+		sub.Snapshot = c.snapshot()
+		c.subscribers[sub] = true
+		c.apply(wishes)
+	})
+	return sub, func() { s.ask(func(c *coordinator) { delete(c.subscribers, sub) }) }
+}
+
+func (c *coordinator) snapshot() []Status {
+	all := make([]Status, 0, len(c.members))
+	for _, m := range c.members {
+		status := m.status
+		status.Want = m.want // what was asked for counts from when it was asked
+		all = append(all, status)
+	}
+	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Service, b.Service) })
+	return all
+}
+
+func (c *coordinator) apply(wishes []Wish) {
+	for _, w := range wishes {
+		c.enlist(w)
+	}
+	c.draw()
+	for _, w := range wishes {
+		m := c.members[w.Name]
+		if m == nil {
+			continue
+		}
+		want := Want{Up: w.Up, Generation: m.want.Generation, Alone: w.Alone, Force: w.Force}
+		if w.Up != m.want.Up || w.Renew {
+			want.Generation++
+		}
+		m.want, m.forget = want, w.Forget
+		service := w.Service
+		if service == nil && m.held != nil {
+			service = m.held.service
+		}
+		m.held = &wish{want, service}
+	}
+	c.settle()
+}
+
+// enlist makes a member of a service that is new here.
+func (c *coordinator) enlist(w Wish) {
+	if m := c.members[w.Name]; m != nil {
+		if w.Service != nil {
+			m.deps = w.Service.Deps
+		}
+		return
+	}
+	if w.Service == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	a := newActor(*w.Service, max(w.Run, 1), func(change Change) { c.heard.put(change) })
+	if w.Done {
+		a.state.phase, a.state.want.Up, a.state.run = Finished, true, max(w.Run, 1)-1
+	}
+	m := &member{actor: a, deps: w.Service.Deps, cancel: cancel, status: a.status()}
+	m.want = m.status.Want
+	c.members[w.Name] = m
+	c.work.Go(func() { a.serve(ctx) })
+}
+
+// draw makes the graph anew from the members.
+func (c *coordinator) draw() {
+	c.graph = graph{}
+	for n, m := range c.members {
+		c.graph[n] = m.deps
+	}
+	c.inverse = c.graph.inverse()
+}
+
+func (c *coordinator) hear(changes []Change) {
+	for _, change := range changes {
+		if m := c.members[change.Status.Service]; m != nil {
+			m.status = change.Status
+		}
+	}
+	for sub := range c.subscribers {
+		sub.box.put(changes...)
+	}
+	c.settle()
+}
+
+// settle hands out the wishes that need wait no longer, and tells every
+// service whether what it depends on is there.
+func (c *coordinator) settle() {
+	released := map[*member]*wish{}
+	for _, m := range c.members {
+		if m.held != nil && !c.mustWait(m) {
+			released[m], m.held = m.held, nil
+		}
+	}
+	for n, m := range c.members {
+		open, w := c.gate(m), released[m]
+		if w != nil || open != m.open {
+			m.open = open
+			m.actor.tell(order{w, open})
+		}
+		if m.forget && m.held == nil && m.status.Phase == Stopped && m.status.Want == m.want {
+			m.cancel()
+			delete(c.members, n)
+			c.draw()
+		}
+	}
+}
+
+// mustWait reports whether a wish that stops a service has to wait for
+// dependents that are to stop too.
+func (c *coordinator) mustWait(m *member) bool {
+	if !m.status.Phase.Live() || m.held.Force {
+		return false
+	}
+	if m.held.Up && m.held.Generation == m.status.Generation {
+		return false // nothing stops
+	}
+	return slices.ContainsFunc(c.inverse[m.status.Service], func(name string) bool {
+		d := c.members[name]
+		leaves := !d.want.Up || d.want.Generation != d.status.Generation
+		return leaves && d.status.Phase.Live()
+	})
+}
+
+// gate reports whether everything that m depends on is there.
+func (c *coordinator) gate(m *member) bool {
+	for _, d := range m.deps {
+		on := c.members[d.Service]
+		if on == nil || on.held != nil {
+			return false
+		}
+		status := on.status
+		status.Want = on.want
+		if !d.met(status) {
+			return false
+		}
+	}
+	return true
+}
