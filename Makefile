@@ -1,0 +1,47 @@
+# One word a target; `make` alone lists them.
+export CGO_ENABLED ?= 0
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+LINT := .cache/golangci-lint
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build ./locald
+	go build -trimpath -ldflags '$(LDFLAGS)' -o locald ./cmd/locald
+
+demo: build ## start examples/shop and print its page's row count
+	@hack/demo
+
+test: ## everything, with real engines and databases, under the race detector
+	@hack/test
+
+check: ## vet, lint, doors, generated files, macOS; about a minute once the linter is built
+	go vet ./...
+	GOOS=darwin go vet ./...
+	go test ./internal/layout
+	hack/verify-references
+	$(MAKE) --no-print-directory lint
+
+lint: $(LINT) ## the linter alone
+	$(LINT) run ./...
+
+$(LINT): hack/tools/go.mod
+	@mkdir -p $(@D)
+	cd hack/tools && go build -o ../../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+fmt: $(LINT) ## format what is not
+	$(LINT) fmt ./...
+
+golden: ## write the golden files anew; review with git diff
+	go test ./supervisor ./restore ./internal/config ./internal/env ./internal/postgres ./internal/cli -update
+
+soak: ## the tests that look for races and leaks, over and over
+	CGO_ENABLED=1 go test -race -count=20 ./supervisor ./restore ./ipc ./internal/... ./runtime/process
+
+clean: ## remove what was built
+	rm -rf locald .cache
+
+.PHONY: help build demo test check lint fmt golden soak clean

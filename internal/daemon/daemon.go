@@ -1,0 +1,348 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/locald/locald/internal/keeper"
+	"github.com/locald/locald/internal/postgres"
+	"github.com/locald/locald/internal/project"
+	"github.com/locald/locald/internal/state"
+	"github.com/locald/locald/ipc"
+	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/container"
+	"github.com/locald/locald/runtime/process"
+)
+
+// Options say which daemon this is.
+type Options struct {
+	Places     state.Places
+	Version    string
+	Foreground bool     // somebody watches standard error, which gets the log either way
+	Ready      *os.File // told in one line of JSON that the daemon answers, then closed; may be nil
+}
+
+// Daemon is the one process that keeps services, answers clients and leaves
+// when it is told to.
+type Daemon struct {
+	options Options
+	store   state.Store
+	socket  string
+	began   time.Time
+	log     *zap.Logger
+	machine *project.Machine
+	process *process.Runtime
+
+	leave   context.CancelFunc // ends Serve once services are down
+	life    context.Context
+	swept   map[runtime.Kind]chan struct{} // closed when nothing of an earlier daemon is left
+	applied chan struct{}                  // closed when what was wanted has been asked for
+
+	mu         sync.Mutex
+	projects   map[string]*project.Project // by directory
+	containers map[string]*container.Runtime
+	serving    sync.WaitGroup
+}
+
+// Serve is the daemon: it locks the state directory, listens, ends what an
+// earlier daemon left, starts what was wanted and answers until ctx ends or a
+// client asks it to leave. It then stops every service, in order, and records
+// that they are still wanted. The error is state.ErrLocked when another daemon
+// serves the directory, and an *ipc.Error otherwise.
+func Serve(ctx context.Context, o Options) error {
+	d := &Daemon{
+		options: o, store: state.Store{Dir: o.Places.Dir}, began: time.Now().UTC(), log: logger(o.Foreground),
+		swept:    map[runtime.Kind]chan struct{}{runtime.Process: make(chan struct{}), runtime.Container: make(chan struct{})},
+		applied:  make(chan struct{}),
+		projects: map[string]*project.Project{}, containers: map[string]*container.Runtime{},
+	}
+	l, unlock, err := d.begin()
+	if errors.Is(err, state.ErrLocked) {
+		return err
+	}
+	if err != nil {
+		return fault(err)
+	}
+	defer unlock()
+	return d.serve(ctx, l)
+}
+
+// logger writes to standard error, for people when one watches.
+func logger(watched bool) *zap.Logger {
+	encoding := zap.NewProductionEncoderConfig()
+	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	encoder := zapcore.NewJSONEncoder(encoding)
+	if watched {
+		encoding.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
+		encoding.EncodeLevel = zapcore.CapitalLevelEncoder
+		encoder = zapcore.NewConsoleEncoder(encoding)
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), zap.InfoLevel))
+}
+
+// begin takes the places of the daemon: the lock first, then the socket.
+func (d *Daemon) begin() (l net.Listener, unlock func(), err error) {
+	if err := d.options.Places.Make(); err != nil {
+		return nil, nil, err
+	}
+	unlock, err = state.Lock(d.options.Places)
+	if err != nil {
+		return nil, nil, err
+	}
+	owner, err := d.store.Owner()
+	if err == nil {
+		l, d.socket, err = listen(d.options.Places)
+	}
+	if err == nil {
+		err = d.store.SaveDaemon(state.Daemon{PID: os.Getpid(), Version: d.options.Version, Socket: d.socket, Log: d.options.Places.Log, StartedAt: d.began})
+	}
+	if err == nil {
+		err = os.WriteFile(d.options.Places.PIDFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600)
+	}
+	if err != nil {
+		if l != nil {
+			_ = l.Close()
+		}
+		unlock()
+		return nil, nil, err
+	}
+	d.process = process.New(keeper.Options{Dir: d.options.Places.Dir, Owner: string(owner), Log: os.Stderr, Logs: retention})
+	d.machine = &project.Machine{
+		Store: d.store, Owner: owner, Process: d.process, Containers: func(engine string) project.Containers { return d.engine(engine) },
+		Note:     d.note,
+		Installs: sync.OnceValue(func() []postgres.Install { return postgres.Installs(os.Getenv) }),
+		Log:      d.log,
+		Swept:    func(kind runtime.Kind) <-chan struct{} { return d.swept[kind] },
+	}
+	return l, unlock, nil
+}
+
+// retention is how much of a project's logs is kept.
+var retention = keeper.Retention{Bytes: 256 << 20, Age: 7 * 24 * time.Hour}
+
+func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	told, leave := context.WithCancel(ctx)
+	defer leave()
+	d.life, d.leave = life, leave
+
+	server := &ipc.Server{Methods: d.table(), Report: func(err error) { d.log.Error("ipc", zap.Error(err)) }}
+	answering := make(chan error, 1)
+	go func() { answering <- server.Serve(life, l) }()
+	records := d.load()
+	d.tellReady()
+	d.log.Info("serving", zap.Int("pid", os.Getpid()), zap.String("socket", d.socket), zap.String("version", d.options.Version))
+	restored := make(chan struct{})
+	go func() { defer close(restored); d.restore(life, records) }()
+
+	var err error
+	select {
+	case <-told.Done():
+	case err = <-answering:
+	}
+	d.log.Info("leaving")
+	if failed := d.halt(life, func(ipc.Event) error { return nil }); len(failed) > 0 {
+		d.log.Error("not everything could be stopped", zap.Strings("services", failed))
+	}
+	end()
+	<-restored
+	d.serving.Wait()
+	d.close()
+	if err == nil {
+		err = <-answering
+	}
+	_ = os.Remove(d.options.Places.PIDFile)
+	return err
+}
+
+// close lets go of what the runtimes hold.
+func (d *Daemon) close() {
+	for _, p := range d.known() {
+		p.Close()
+	}
+	d.machine.Close()
+	for _, c := range d.containers {
+		if err := c.Close(); err != nil {
+			d.log.Warn("engine", zap.Error(err))
+		}
+	}
+	if err := d.process.Close(); err != nil {
+		d.log.Warn("keeper", zap.Error(err))
+	}
+}
+
+// tellReady answers whoever waits for the daemon to start.
+func (d *Daemon) tellReady() {
+	if d.options.Ready == nil {
+		return
+	}
+	_, _ = d.options.Ready.WriteString(`{"ok":true}` + "\n") // nobody may be listening any more
+	_ = d.options.Ready.Close()
+	d.options.Ready = nil
+}
+
+// engine is the container runtime of an engine, by the name that a project
+// writes.
+func (d *Daemon) engine(name string) *container.Runtime {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.containers[name]
+	if c == nil {
+		c = container.New(container.Options{
+			Owner: d.machine.Owner, Engine: name, Streams: d.streams,
+			Away: func(err error) {
+				if err != nil {
+					d.log.Warn("container engine is away", zap.Error(err))
+				} else {
+					d.log.Info("container engine is back")
+				}
+			},
+		})
+		d.containers[name] = c
+	}
+	return c
+}
+
+// known is every project that the daemon has.
+func (d *Daemon) known() []*project.Project {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]*project.Project, 0, len(d.projects))
+	for _, p := range d.projects {
+		all = append(all, p)
+	}
+	return all
+}
+
+// open is the project of a directory, which is known from then on.
+func (d *Daemon) open(of ipc.Project) (*project.Project, error) {
+	if !filepath.IsAbs(of.Dir) {
+		return nil, &ipc.Error{Code: ipc.CodeInvalidRequest, Message: fmt.Sprintf("dir %q: not an absolute path", of.Dir)}
+	}
+	dir := of.Dir
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.projects[dir]
+	if p != nil {
+		p.UseFile(of.File)
+		return p, nil
+	}
+	name := filepath.Base(dir)
+	p, problems := project.Open(d.machine, state.Project{ID: state.NewID(name, dir), Name: name, Dir: dir, File: of.File})
+	d.complain(problems)
+	d.adopt(dir, p)
+	return p, nil
+}
+
+// adopt begins to serve a project. The lock is held.
+func (d *Daemon) adopt(dir string, p *project.Project) {
+	d.projects[dir] = p
+	d.serving.Go(func() { p.Serve(d.life) })
+}
+
+func (d *Daemon) complain(problems []error) {
+	for _, err := range problems {
+		d.log.Error("state", zap.Error(err))
+	}
+}
+
+// stopAll is a client that wants the daemon to leave.
+func (d *Daemon) stopAll(ctx context.Context, _ ipc.NoArgs, send func(ipc.Event) error) (ipc.Event, error) {
+	failed := d.halt(context.WithoutCancel(ctx), send)
+	defer d.leave()
+	if len(failed) > 0 {
+		e := ended(1, nil, "not everything could be stopped: "+failed[0])
+		e.Code = ipc.CodeStopFailed
+		return e, nil
+	}
+	return ended(0, nil, ""), nil
+}
+
+// halt stops the services of every project at once, each project in its own
+// order, without a change of what is wanted.
+func (d *Daemon) halt(ctx context.Context, send func(ipc.Event) error) []string {
+	var mu sync.Mutex
+	var failed []string
+	var halting sync.WaitGroup
+	for _, p := range d.known() {
+		halting.Go(func() {
+			left, err := d.haltOne(ctx, p, func(e ipc.Event) error {
+				mu.Lock()
+				defer mu.Unlock()
+				return send(e)
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			failed = append(failed, left...)
+			if err != nil {
+				failed = append(failed, err.Error())
+			}
+		})
+	}
+	halting.Wait()
+	return failed
+}
+
+func (d *Daemon) haltOne(ctx context.Context, p *project.Project, send func(ipc.Event) error) ([]string, error) {
+	sub, end := p.Halt(false)
+	defer end()
+	var names []string
+	for _, s := range sub.Snapshot {
+		names = append(names, s.Service)
+	}
+	deaf := false // a client that has gone does not keep services running
+	return followDown(ctx, p, sub, names, func(e ipc.Event) error {
+		if !deaf {
+			deaf = send(e) != nil
+		}
+		return nil
+	})
+}
+
+// restored reports whether what an earlier daemon left has been dealt with.
+func (d *Daemon) restored() bool {
+	select {
+	case <-d.applied:
+		return true
+	default:
+		return false
+	}
+}
+
+// note writes an event line into a service's log.
+func (d *Daemon) note(log string, run int, text string) {
+	select {
+	case <-d.swept[runtime.Process]: // before, the keeper of an earlier daemon writes
+	case <-d.life.Done():
+		return
+	}
+	k, err := d.process.Keeper(d.life)
+	if err != nil {
+		d.log.Warn("keeper", zap.Error(err))
+		return
+	}
+	k.Note(log, run, text)
+}
+
+// streams opens the far ends of a container's output.
+func (d *Daemon) streams(log string, run int) (stdout, stderr *os.File, err error) {
+	k, err := d.process.Keeper(d.life)
+	if err != nil {
+		return nil, nil, err
+	}
+	return k.Stream(log, run)
+}

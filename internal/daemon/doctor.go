@@ -1,0 +1,84 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/locald/locald/internal/postgres"
+	"github.com/locald/locald/ipc"
+	"github.com/locald/locald/runtime/container"
+)
+
+// doctor says what locald found on this machine, and what to do about it.
+func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
+	report := ipc.Doctor{Checks: []ipc.Check{{
+		Area: "daemon", Name: "locald", OK: true,
+		Detail: fmt.Sprintf("version %s, process %d, socket %s, log %s, state in %s", d.options.Version, os.Getpid(), d.socket, d.options.Places.Log, d.options.Places.Dir),
+	}}}
+	report.Checks = append(report.Checks, engines(container.Discover(ctx, os.Getenv, "auto"))...)
+	report.Checks = append(report.Checks, natives(postgres.Installs(os.Getenv))...)
+	report.Checks = append(report.Checks, d.leftovers(ctx)...)
+	return report, nil
+}
+
+func engines(found []container.Found) []ipc.Check {
+	var checks []ipc.Check
+	used := false
+	for _, f := range found {
+		c := ipc.Check{Area: "engine", Name: f.Engine, OK: true, Detail: f.Host + ": " + f.Why}
+		if f.Version != "" {
+			c.Detail = f.Version + " at " + c.Detail
+		}
+		used = used || f.Used
+		checks = append(checks, c)
+	}
+	if !used {
+		checks = append(checks, ipc.Check{
+			Area: "engine", Name: "none", OK: true, Detail: "no container engine answers; services with an image cannot start",
+			Remedy: "sudo apt-get install docker.io",
+		})
+	}
+	return checks
+}
+
+func natives(found []postgres.Install) []ipc.Check {
+	if len(found) == 0 {
+		return []ipc.Check{{Area: "postgres", Name: "none", OK: true, Detail: "no Postgres programs found; type = \"postgres\" needs a container engine", Remedy: "sudo apt-get install postgresql"}}
+	}
+	var checks []ipc.Check
+	for _, i := range found {
+		checks = append(checks, ipc.Check{Area: "postgres", Name: i.Version, OK: true, Detail: i.Bin})
+	}
+	return checks
+}
+
+// leftovers is what carries our mark and belongs to no service that is kept.
+func (d *Daemon) leftovers(ctx context.Context) []ipc.Check {
+	if !d.restored() {
+		return nil
+	}
+	kept := map[string]bool{}
+	for _, p := range d.known() {
+		for name, s := range p.View().Status {
+			if s.Phase.Live() {
+				kept[p.ID()+"/"+name] = true
+			}
+		}
+	}
+	var checks []ipc.Check
+	found, err := d.process.List(ctx, d.machine.Owner)
+	if err != nil {
+		return []ipc.Check{{Area: "leftovers", Name: "processes", Detail: err.Error()}}
+	}
+	for _, ref := range found {
+		project, name, _, _ := ref.Run.Split()
+		if !kept[project+"/"+name] {
+			checks = append(checks, ipc.Check{Area: "leftovers", Name: string(ref.Run), Detail: "processes that belong to no service", Remedy: "locald server restart"})
+		}
+	}
+	if len(checks) == 0 {
+		checks = append(checks, ipc.Check{Area: "leftovers", Name: "processes", OK: true, Detail: "none"})
+	}
+	return checks
+}

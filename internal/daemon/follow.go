@@ -1,0 +1,249 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/locald/locald/internal/logs"
+	"github.com/locald/locald/internal/project"
+	"github.com/locald/locald/ipc"
+	"github.com/locald/locald/supervisor"
+)
+
+// lastLines is how much of what a failed service wrote comes with its failure.
+const lastLines = 20
+
+// linger is how long those who wait go on after the first failure, so that
+// what starts beside it is seen to start.
+const linger = 5 * time.Second
+
+// goal is where the services that somebody waits for have to come.
+type goal struct {
+	names []string
+	met   func(supervisor.Status) bool
+}
+
+// follower tells a client what happens until a goal is reached.
+type follower struct {
+	project *project.Project
+	send    func(ipc.Event) error
+	view    supervisor.View
+	want    map[string]supervisor.Want // of the snapshot: what is older does not count
+	reveal  bool
+}
+
+// follow begins with what a subscription knew when it began.
+func follow(p *project.Project, sub *supervisor.Subscription, send func(ipc.Event) error) *follower {
+	f := &follower{project: p, send: send, view: p.View(), want: map[string]supervisor.Want{}}
+	for _, s := range sub.Snapshot {
+		f.view.Status[s.Service] = s
+		f.want[s.Service] = s.Want
+	}
+	return f
+}
+
+// verdict is how far a goal has been reached.
+type verdict struct {
+	done   bool
+	failed []string // names, with why
+	open   []string // names that are still waited for
+}
+
+// judge compares the services with the goal.
+func (f *follower) judge(g goal) verdict {
+	v := verdict{}
+	for _, name := range g.names {
+		s, known := f.view.Status[name]
+		why, lost := f.view.Blocked(name)
+		switch {
+		case !known:
+			v.failed = append(v.failed, name+" is not there")
+		case s.Want.Generation < f.want[name].Generation:
+			v.open = append(v.open, name)
+		case g.met(s):
+		case s.Hopeless():
+			v.failed = append(v.failed, name+" failed")
+		case !s.Want.Up:
+			v.failed = append(v.failed, name+" was stopped")
+		case s.Phase == supervisor.Finished && s.Generation == s.Want.Generation:
+			v.failed = append(v.failed, name+" has ended")
+		case s.Phase == supervisor.Waiting && lost:
+			v.failed = append(v.failed, name+" "+why)
+		default:
+			v.open = append(v.open, name)
+		}
+	}
+	v.done = len(v.open) == 0
+	return v
+}
+
+// isUp is the goal of up: ready, or for a task completed. What was ready and
+// has ended well since is not a failure.
+func isUp(s supervisor.Status) bool {
+	return s.Up() || s.Phase == supervisor.Finished && s.Generation == s.Want.Generation && s.Code == ""
+}
+
+// until hears changes until the goal is decided, the limit has passed or the
+// client has gone. What is being prepared does not count towards the limit.
+func (f *follower) until(ctx context.Context, sub *supervisor.Subscription, g goal, limit time.Duration) (verdict, error) {
+	clock := newBudget(limit)
+	defer clock.stop()
+	var giveUp <-chan time.Time
+	for {
+		v := f.judge(g)
+		if v.done {
+			return v, nil
+		}
+		if len(v.failed) > 0 && giveUp == nil {
+			giveUp = time.After(linger)
+		}
+		clock.run(!slices.ContainsFunc(v.open, f.prepares))
+		changes, err := f.next(ctx, sub, clock.out(), giveUp)
+		switch {
+		case errors.Is(err, errEnough):
+			return v, nil
+		case err != nil:
+			return v, err
+		}
+		for _, c := range changes {
+			if err := f.tell(c); err != nil {
+				return v, err
+			}
+		}
+	}
+}
+
+var errEnough = errors.New("enough")
+
+// next waits for changes, for the end of the time, or for enough of it.
+func (f *follower) next(ctx context.Context, sub *supervisor.Subscription, out, giveUp <-chan time.Time) ([]supervisor.Change, error) {
+	waiting, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	over := make(chan struct{})
+	defer close(over)
+	go func() {
+		select {
+		case <-out:
+			cancel(context.DeadlineExceeded)
+		case <-giveUp:
+			cancel(errEnough)
+		case <-over:
+		}
+	}()
+	changes, err := sub.Next(waiting)
+	if err != nil {
+		return nil, context.Cause(waiting)
+	}
+	return changes, nil
+}
+
+func (f *follower) prepares(name string) bool {
+	return f.view.Status[name].Phase == supervisor.Preparing
+}
+
+// tell passes one change on.
+func (f *follower) tell(c supervisor.Change) error {
+	now := c.Status
+	before := f.view.Status[now.Service]
+	f.view.Status[now.Service] = now
+	if c.Progress != nil {
+		return f.send(ipc.Event{
+			Time: time.Now().UTC(), Service: now.Service, Event: ipc.EventProgress,
+			Message: c.Progress.Step, Current: c.Progress.Current, Total: c.Progress.Total,
+		})
+	}
+	e, news := event(before, now, f.view)
+	if !news {
+		return nil
+	}
+	switch e.Event {
+	case ipc.EventFailed:
+		e.Lines = lastOf(f.project, now)
+	case ipc.EventHealthy:
+		facts, _ := f.project.Facts(now.Service)
+		e.Message = service(facts, now, true, f.view, f.reveal).URL
+		for _, h := range facts.Hidden {
+			if err := f.send(ipc.Event{Time: e.Time, Service: now.Service, Event: ipc.EventNote, Message: h}); err != nil {
+				return err
+			}
+		}
+	}
+	return f.send(e)
+}
+
+// lastOf is the last that the failed run wrote.
+func lastOf(p *project.Project, s supervisor.Status) []ipc.LogLine {
+	if s.Run == 0 {
+		return nil
+	}
+	last, err := logs.Last(p.Log(s.Service), lastLines, s.Run)
+	if err != nil {
+		return nil // the failure is told all the same
+	}
+	lines := make([]ipc.LogLine, len(last))
+	for i, l := range last {
+		lines[i] = line(s.Service, l)
+	}
+	return lines
+}
+
+// overdue says what is still waited for, and what the probes said last.
+func (f *follower) overdue(v verdict, limit time.Duration) *ipc.Error {
+	var waits []string
+	for _, name := range v.open {
+		s := f.view.Status[name]
+		switch why, _ := f.view.Blocked(name); {
+		case s.Detail != "":
+			waits = append(waits, name+": "+s.Detail)
+		case s.Phase == supervisor.Waiting:
+			waits = append(waits, name+" "+why)
+		default:
+			waits = append(waits, name+" is "+shown(s))
+		}
+	}
+	return &ipc.Error{Code: ipc.CodeTimeout, Message: fmt.Sprintf("not ready after %v: %s", limit, strings.Join(waits, "; ")), Hint: "locald logs " + first(v.open)}
+}
+
+func first(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return names[0]
+}
+
+// budget is time that can be paused.
+type budget struct {
+	left    time.Duration
+	timer   *time.Timer
+	started time.Time
+}
+
+func newBudget(limit time.Duration) *budget { return &budget{left: limit} }
+
+func (b *budget) run(on bool) {
+	switch {
+	case on && b.timer == nil:
+		b.timer, b.started = time.NewTimer(b.left), time.Now()
+	case !on && b.timer != nil:
+		b.stop()
+	}
+}
+
+func (b *budget) stop() {
+	if b.timer != nil {
+		b.timer.Stop()
+		b.left -= time.Since(b.started)
+		b.timer = nil
+	}
+}
+
+func (b *budget) out() <-chan time.Time {
+	if b.timer == nil {
+		return nil
+	}
+	return b.timer.C
+}

@@ -1,0 +1,361 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/locald/locald/internal/config"
+	"github.com/locald/locald/internal/logs"
+	"github.com/locald/locald/internal/project"
+	"github.com/locald/locald/ipc"
+	"github.com/locald/locald/supervisor"
+)
+
+// settleLimit is how long a status waits for a restore under way.
+const settleLimit = 30 * time.Second
+
+func (d *Daemon) status(ctx context.Context, a ipc.StatusArgs) (ipc.Status, error) {
+	p, err := d.open(a.Project)
+	if err != nil {
+		return ipc.Status{}, fault(err)
+	}
+	names, err := p.Known(a.Services)
+	if err != nil {
+		return ipc.Status{}, fault(err)
+	}
+	if a.Settle {
+		d.settle(ctx, p)
+	}
+	if len(a.Services) == 0 {
+		names = nil
+	}
+	return *d.statusOf(p, names, a.Reveal), nil
+}
+
+// settle waits until a restore has brought a project's services to rest.
+func (d *Daemon) settle(ctx context.Context, p *project.Project) {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	select {
+	case <-d.applied:
+	case <-ctx.Done():
+		return
+	}
+	sub, end := p.Watch()
+	defer end()
+	var names []string
+	for _, s := range sub.Snapshot {
+		if s.Want.Up {
+			names = append(names, s.Service)
+		}
+	}
+	f := follow(p, sub, func(ipc.Event) error { return nil })
+	_, _ = f.until(ctx, sub, goal{names, isUp}, settleLimit) // the status tells how it went
+}
+
+// statusOf is a snapshot of a project; names nil is every service.
+func (d *Daemon) statusOf(p *project.Project, names []string, reveal bool) *ipc.Status {
+	if names == nil {
+		names, _ = p.Known(nil) // all, whatever the configuration has come to
+	}
+	status := &ipc.Status{
+		Version: 1, Project: d.name(p),
+		Daemon:   ipc.DaemonName{PID: os.Getpid(), Version: d.options.Version, StartedAt: &d.began},
+		Services: []ipc.Service{},
+	}
+	view := p.View()
+	for _, n := range names {
+		facts, _ := p.Facts(n)
+		s, known := view.Status[n]
+		status.Services = append(status.Services, service(facts, s, known, view, reveal))
+	}
+	return status
+}
+
+// name is a project as people tell it from others.
+func (d *Daemon) name(p *project.Project) ipc.ProjectName {
+	r := p.Record()
+	name := ipc.ProjectName{Name: r.Name, Dir: r.Dir, Label: r.Name}
+	for _, other := range d.known() {
+		if o := other.Record(); o.Name == r.Name && o.Dir != r.Dir && filepath.Base(r.Dir) != r.Name {
+			name.Label = fmt.Sprintf("%s (%s)", r.Name, filepath.Base(r.Dir))
+		}
+	}
+	return name
+}
+
+func (d *Daemon) watch(ctx context.Context, a ipc.StatusArgs, send func(ipc.Status) error) error {
+	p, err := d.open(a.Project)
+	if err != nil {
+		return fault(err)
+	}
+	names, err := p.Known(a.Services)
+	if err != nil {
+		return fault(err)
+	}
+	if len(a.Services) == 0 {
+		names = nil
+	}
+	sub, end := p.Watch()
+	defer end()
+	for {
+		if err := send(*d.statusOf(p, names, a.Reveal)); err != nil {
+			return err
+		}
+		if _, err := sub.Next(ctx); err != nil {
+			return nil //nolint:nilerr // the client has seen enough
+		}
+	}
+}
+
+func (d *Daemon) list(context.Context, ipc.NoArgs) (ipc.Projects, error) {
+	all := ipc.Projects{Projects: []ipc.ProjectSummary{}}
+	for _, p := range d.known() {
+		r := p.Record()
+		sum := ipc.ProjectSummary{ProjectName: d.name(p), Wanted: r.Wanted(), UsedAt: r.UsedAt}
+		if _, err := os.Stat(r.Dir); err != nil {
+			sum.Missing = true
+		}
+		for name, s := range p.View().Status {
+			switch {
+			case !r.Wants[name]:
+			case s.Up():
+				sum.Ready++
+			case s.Hopeless():
+				sum.Failed++
+			}
+		}
+		all.Projects = append(all.Projects, sum)
+	}
+	slices.SortFunc(all.Projects, func(a, b ipc.ProjectSummary) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Dir, b.Dir))
+	})
+	return all, nil
+}
+
+func (d *Daemon) history(_ context.Context, a ipc.HistoryArgs) (ipc.History, error) {
+	p, err := d.open(a.Project)
+	if err != nil {
+		return ipc.History{}, fault(err)
+	}
+	names, err := p.Known(a.Services)
+	if err != nil {
+		return ipc.History{}, fault(err)
+	}
+	h := ipc.History{Runs: []ipc.Run{}}
+	for _, n := range names {
+		runs := p.History(n).Runs
+		for i := len(runs) - 1; i >= 0; i-- {
+			h.Runs = append(h.Runs, run(n, runs[i]))
+		}
+	}
+	return h, nil
+}
+
+func (d *Daemon) env(ctx context.Context, a ipc.EnvArgs) (ipc.Env, error) {
+	p, err := d.open(a.Project)
+	if err != nil {
+		return ipc.Env{}, fault(err)
+	}
+	vars, err := p.Env(ctx, a.Service, a.Env)
+	if err != nil {
+		return ipc.Env{}, fault(err)
+	}
+	answer := ipc.Env{Vars: []ipc.Var{}}
+	for _, v := range vars {
+		shown := ipc.Var{Name: v.Name, Value: v.Value, Origin: v.Origin, Secret: v.Secret}
+		if v.Secret && !a.Reveal {
+			shown.Value = masked(v.Name, v.Value)
+		}
+		answer.Vars = append(answer.Vars, shown)
+	}
+	return answer, nil
+}
+
+// masked hides a secret: all of it, or the password of a URL.
+func masked(name, value string) string {
+	if m := config.MaskURL(value); m != value && !config.Secret(name, "") {
+		return m
+	}
+	return "***"
+}
+
+func (d *Daemon) logs(ctx context.Context, a ipc.LogsArgs, send func(ipc.LogLine) error) error {
+	p, err := d.open(a.Project)
+	if err != nil {
+		return fault(err)
+	}
+	names, err := p.Known(a.Services)
+	if err != nil {
+		return fault(err)
+	}
+	queries := make([]logs.Query, len(names))
+	for i, n := range names {
+		q, err := query(a, p.View().Status[n], p.History(n).Next()-1)
+		if err != nil {
+			return err
+		}
+		queries[i] = q
+	}
+	if a.Follow {
+		return followLogs(ctx, p, names, queries, send)
+	}
+	return readLogs(ctx, p, names, queries, send)
+}
+
+// query is what to read of one service's log.
+func query(a ipc.LogsArgs, s supervisor.Status, lastRun int) (logs.Query, error) {
+	q := logs.Query{Tail: a.Tail, After: a.After, Stream: logs.Stream(a.Stream)}
+	current := max(s.Run, lastRun)
+	var err error
+	if q.Since, err = when(a.Since, "--since"); err != nil {
+		return q, err
+	}
+	if q.Until, err = when(a.Until, "--until"); err != nil {
+		return q, err
+	}
+	if a.Grep != "" {
+		if q.Grep, err = regexp.Compile(a.Grep); err != nil {
+			return q, invalid("--grep", err, "--grep 'ready to accept'")
+		}
+	}
+	switch q.Stream {
+	case "", logs.Stdout, logs.Stderr:
+	default:
+		return q, invalid("--stream", fmt.Errorf("%q is neither stdout nor stderr", a.Stream), "--stream stderr")
+	}
+	switch a.Run {
+	case "":
+		q.FromRun = max(current-1, 0)
+		if a.Follow || a.After > 0 || a.Since != "" {
+			q.FromRun = 0
+		}
+	case "current":
+		q.FromRun, q.ToRun = current, current
+	case "previous":
+		q.FromRun, q.ToRun = current-1, current-1
+	default:
+		n, err := strconv.Atoi(a.Run)
+		if err != nil || n < 1 {
+			return q, invalid("--run", fmt.Errorf("%q is not current, previous or a number", a.Run), "--run previous")
+		}
+		q.FromRun, q.ToRun = n, n
+	}
+	return q, nil
+}
+
+func invalid(what string, err error, hint string) error {
+	return &ipc.Error{Code: ipc.CodeInvalidRequest, Message: what + ": " + err.Error(), Hint: hint}
+}
+
+// when is a moment: so long ago, or RFC 3339.
+func when(text, what string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
+	}
+	ago, err := config.Duration(text)
+	if err != nil {
+		return time.Time{}, invalid(what, fmt.Errorf("%q is neither a duration nor a time like 2026-01-02T15:04:05Z", text), what+" 10m")
+	}
+	return time.Now().Add(-ago), nil
+}
+
+// readLogs sends what is there, the lines of several services by time.
+func readLogs(ctx context.Context, p *project.Project, names []string, queries []logs.Query, send func(ipc.LogLine) error) error {
+	if len(names) == 1 {
+		return logs.OpenReader(p.Log(names[0])).Read(ctx, queries[0], func(l logs.Line) error {
+			return send(line(names[0], l))
+		})
+	}
+	return mergeLogs(ctx, p, names, queries, send)
+}
+
+// mergeLogs reads all services at once, each a bounded way ahead, and sends
+// the oldest line that any of them has.
+func mergeLogs(ctx context.Context, p *project.Project, names []string, queries []logs.Query, send func(ipc.LogLine) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	heads := make([]chan ipc.LogLine, len(names))
+	errs := make([]error, len(names))
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel()
+	for i, n := range names {
+		heads[i] = make(chan ipc.LogLine, 64)
+		reading.Go(func() {
+			defer close(heads[i])
+			errs[i] = logs.OpenReader(p.Log(n)).Read(ctx, queries[i], func(l logs.Line) error {
+				select {
+				case heads[i] <- line(n, l):
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+		})
+	}
+	next := make([]*ipc.LogLine, len(names))
+	for {
+		oldest := -1
+		for i := range heads {
+			if next[i] == nil {
+				if l, more := <-heads[i]; more {
+					next[i] = &l
+				}
+			}
+			if next[i] != nil && (oldest < 0 || next[i].Time.Before(next[oldest].Time)) {
+				oldest = i
+			}
+		}
+		if oldest < 0 {
+			reading.Wait()
+			return errors.Join(errs...)
+		}
+		if err := send(*next[oldest]); err != nil {
+			return err
+		}
+		next[oldest] = nil
+	}
+}
+
+// followLogs sends what is there and then what comes, each service by itself.
+func followLogs(ctx context.Context, p *project.Project, names []string, queries []logs.Query, send func(ipc.LogLine) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var turn sync.Mutex
+	var following sync.WaitGroup
+	for i, n := range names {
+		following.Go(func() {
+			err := logs.OpenReader(p.Log(n)).Follow(ctx, queries[i], func(batch []logs.Line) error {
+				turn.Lock()
+				defer turn.Unlock()
+				for _, l := range batch {
+					if err := send(line(n, l)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				cancel(err)
+			}
+		})
+	}
+	following.Wait()
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package layout
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/locald/locald"
+
+// doors lists, for every room, the rooms it may import. A room that is not
+// listed fails the test: adding one is an architectural decision, so it is made
+// here and in ARCHITECTURE.md.
+var doors = map[string][]string{
+	"runtime":             {},
+	"runtime/process":     {"runtime", "internal/keeper", "internal/sockets"},
+	"runtime/container":   {"runtime", "internal/keeper"},
+	"runtime/runtimetest": {"runtime"},
+	"supervisor":          {"runtime"},
+	"ipc":                 {},
+	"restore":             {"runtime"},
+
+	"internal/config":   {},
+	"internal/env":      {"internal/config"},
+	"internal/keeper":   {"internal/logs"},
+	"internal/layout":   {},
+	"internal/logs":     {},
+	"internal/ports":    {"internal/sockets"},
+	"internal/postgres": {"runtime"},
+	"internal/probe":    {"runtime", "internal/sockets"},
+	"internal/sockets":  {},
+	"internal/state":    {"runtime"},
+	"internal/project": {
+		"runtime", "supervisor", "internal/config", "internal/env", "internal/logs", "internal/ports",
+		"internal/postgres", "internal/probe", "internal/state",
+	},
+	"internal/daemon": {
+		"ipc", "restore", "runtime", "runtime/container", "runtime/process", "supervisor",
+		"internal/config", "internal/keeper", "internal/logs", "internal/postgres", "internal/project", "internal/state",
+	},
+	"internal/cli": {"ipc", "internal/config", "internal/logs", "internal/state", "runtime/container"},
+	"cmd/locald":   {"ipc", "internal/cli", "internal/daemon", "internal/keeper"},
+}
+
+// outside are folders that are not part of the house: examples, and programs
+// for people who work on it.
+var outside = []string{"examples", "hack"}
+
+// TestDoors reads the files itself, rather than asking "go list", so that the
+// go command knows to run it again when an import changes.
+func TestDoors(t *testing.T) {
+	root := os.DirFS("../..")
+	seen := map[string]bool{}
+	err := fs.WalkDir(root, ".", func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "testdata" || d.Name() == ".git" || slices.Contains(outside, file)):
+			return fs.SkipDir
+		case !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go"):
+			return nil
+		}
+		room := path.Dir(file)
+		may, known := doors[room]
+		if !known && !seen[room] {
+			t.Errorf("%s is not on the map: add it to the doors here and to ARCHITECTURE.md", room)
+		}
+		seen[room] = true
+		for _, target := range imports(t, root, file) {
+			if known && !slices.Contains(may, target) {
+				t.Errorf("%s: %s may not import %s", file, room, target)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for room := range doors {
+		if !seen[room] {
+			t.Errorf("%s is on the map and not in the house: delete its row", room)
+		}
+	}
+}
+
+// TestRooms: every room says in its package comment what it is for.
+func TestRooms(t *testing.T) {
+	root := os.DirFS("../..")
+	for room := range doors {
+		files, err := fs.Glob(root, room+"/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(files, func(f string) bool { return documented(t, root, f) }) {
+			t.Errorf("%s has no package comment", room)
+		}
+	}
+}
+
+func documented(t *testing.T, root fs.FS, file string) bool {
+	t.Helper()
+	if strings.HasSuffix(file, "_test.go") {
+		return false
+	}
+	src, err := fs.ReadFile(root, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, src, parser.PackageClauseOnly|parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed.Doc != nil
+}
+
+// imports returns the rooms a file imports.
+func imports(t *testing.T, root fs.FS, file string) []string {
+	t.Helper()
+	src, err := fs.ReadFile(root, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, src, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rooms []string
+	for _, spec := range parsed.Imports {
+		name, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if room, ours := strings.CutPrefix(name, module+"/"); ours {
+			rooms = append(rooms, room)
+		}
+	}
+	return rooms
+}

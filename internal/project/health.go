@@ -1,0 +1,147 @@
+package project
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/locald/locald/internal/config"
+	"github.com/locald/locald/internal/env"
+	"github.com/locald/locald/internal/logs"
+	"github.com/locald/locald/internal/probe"
+	"github.com/locald/locald/runtime"
+)
+
+// checkHealth probes as the service's own configuration says.
+func (s *service) checkHealth(ctx context.Context, run int, in runtime.Instance, tell func(probe.Finding)) {
+	h := s.conf.Health
+	policy := probe.Policy{Interval: h.Interval, Timeout: h.Timeout, Retries: h.Retries, StartPeriod: h.StartPeriod}
+	var check probe.Check
+	var err error
+	switch {
+	case h.HTTP != "":
+		var target string
+		target, err = s.healthURL(h.HTTP)
+		check = probe.HTTP{URL: target, Policy: policy}
+	case h.TCP != 0:
+		check = probe.TCP{Addr: fmt.Sprintf("127.0.0.1:%d", s.outside(h.TCP)), Policy: policy}
+	case !h.Command.Empty():
+		check, err = s.healthCommand(run, policy)
+	case h.Log != "":
+		check, err = s.healthLog(run)
+	case h.Notify:
+		check, err = s.project.notifications(s)
+	default:
+		check = probe.Alive{}
+	}
+	if err != nil {
+		tell(probe.Finding{Detail: "health: " + err.Error()})
+		return
+	}
+	check.Run(ctx, in, tell)
+}
+
+// outside is where on this host a port of the service is reached; -1 is its
+// main one.
+func (s *service) outside(port int) int {
+	if port < 0 {
+		return s.ports()[""]
+	}
+	for name, host := range s.ports() {
+		if s.inside(name) == port {
+			return host
+		}
+	}
+	return port
+}
+
+// healthURL is what an http check asks: a path, ":port/path" or a whole URL.
+func (s *service) healthURL(written string) (string, error) {
+	target, err := env.Expand(s.input(0, s.project.service), written, s.conf.At["health"])
+	if err != nil {
+		return "", err
+	}
+	port := s.ports()[""]
+	switch {
+	case strings.HasPrefix(target, "/"):
+		return fmt.Sprintf("http://127.0.0.1:%d%s", port, target), nil
+	case strings.HasPrefix(target, ":"):
+		inside, path, _ := strings.Cut(target[1:], "/")
+		n, err := strconv.Atoi(inside)
+		if err != nil {
+			return "", fmt.Errorf("%q: not a port", written)
+		}
+		return fmt.Sprintf("http://127.0.0.1:%d/%s", s.outside(n), path), nil
+	}
+	_, err = url.Parse(target)
+	return target, err
+}
+
+// healthCommand runs inside the container, or on this host as the service
+// would.
+func (s *service) healthCommand(run int, policy probe.Policy) (probe.Check, error) {
+	in := s.input(run, s.project.service)
+	args := s.conf.Health.Command.Args()
+	expanded := make([]string, len(args))
+	for i, a := range args {
+		value, err := env.Expand(in, a, s.conf.At["health"])
+		if err != nil {
+			return nil, err
+		}
+		expanded[i] = value
+	}
+	check := probe.Command{Args: expanded, Policy: policy}
+	if s.contained() {
+		return check, nil
+	}
+	vars, err := s.environment(run)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]string, len(vars))
+	for i, v := range vars {
+		list[i] = v.Name + "=" + v.Value
+	}
+	check.On = probe.OnHost(s.conf.Workdir, list)
+	return check, nil
+}
+
+func (s *service) healthLog(run int) (probe.Check, error) {
+	pattern, err := regexp.Compile(s.conf.Health.Log)
+	if err != nil {
+		return nil, err
+	}
+	return probe.Log{Pattern: pattern, Lines: func(ctx context.Context, emit func(line []byte)) error {
+		q := logs.Query{Tail: -1, FromRun: run, ToRun: run}
+		return logs.OpenReader(s.log()).Follow(ctx, q, func(batch []logs.Line) error {
+			for _, l := range batch {
+				if l.Stream == logs.Stdout || l.Stream == logs.Stderr {
+					emit(l.Data)
+				}
+			}
+			return nil
+		})
+	}}, nil
+}
+
+// notifications is the check of a service that says itself when it is ready.
+func (p *Project) notifications(s *service) (probe.Check, error) {
+	socket, err := p.machine.notifySocket(s.notify())
+	if err != nil {
+		return nil, err
+	}
+	return probe.Notify{Socket: socket}, nil
+}
+
+// listensTo opens the socket that a process service may write to, before it
+// starts.
+func (s *service) listensTo() error {
+	if s.contained() || s.conf.Type == config.TypePostgres {
+		return nil
+	}
+	_, err := s.project.machine.notifySocket(s.notify())
+	return err
+}

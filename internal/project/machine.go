@@ -1,0 +1,122 @@
+package project
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/locald/locald/internal/ports"
+	"github.com/locald/locald/internal/postgres"
+	"github.com/locald/locald/internal/probe"
+	"github.com/locald/locald/internal/state"
+	"github.com/locald/locald/runtime"
+)
+
+// Containers is what a project needs of the container runtime beyond the
+// contract.
+type Containers interface {
+	runtime.Runtime
+	// Ping is nil when an engine answers.
+	Ping(ctx context.Context) error
+	// Engine names the engine in use, "docker" for example; empty before it is known.
+	Engine() string
+	// Host is where the engine listens, for clients that go there themselves.
+	Host() string
+	// RemoveVolumes deletes the named volumes of a project, by its id, that a
+	// service made; those that do not exist are no error.
+	RemoveVolumes(ctx context.Context, project, service string, names ...string) error
+}
+
+// Machine is what the projects of one daemon share.
+type Machine struct {
+	Store      state.Store
+	Owner      runtime.Owner
+	Process    runtime.Runtime
+	Containers func(engine string) Containers         // the runtime of an engine, by the name that a project writes
+	Note       func(log string, run int, text string) // an event line for a service's log
+	Installs   func() []postgres.Install
+	Log        *zap.Logger
+
+	// Swept is closed when everything of a kind that an earlier daemon left has
+	// ended; nothing of that kind starts before.
+	Swept func(runtime.Kind) <-chan struct{}
+
+	ports sync.Mutex
+	pool  *ports.Pool
+	taken map[int]string // fixed and picked ports, by the key of who has them
+
+	sockets sync.Mutex
+	notify  map[string]*probe.NotifySocket // by path
+}
+
+// key names a port of a service for the pool.
+func key(project, service, port string) string { return project + "/" + service + "/" + port }
+
+// pick gives a service a free port of its own: the one it had before, where
+// that can be.
+func (m *Machine) pick(key string, before int) (int, error) {
+	m.ports.Lock()
+	defer m.ports.Unlock()
+	if m.pool == nil {
+		pool, err := ports.Open()
+		if err != nil {
+			return 0, err
+		}
+		m.pool, m.taken = pool, map[int]string{}
+	}
+	if before != 0 && m.taken[before] == key {
+		return before, nil
+	}
+	if by, held := m.taken[before]; held && by != key {
+		before = 0
+	}
+	port := m.pool.Pick(key, before)
+	m.taken[port] = key
+	return port, nil
+}
+
+// release lets others have a port again.
+func (m *Machine) release(key string) {
+	m.ports.Lock()
+	defer m.ports.Unlock()
+	for port, by := range m.taken {
+		if by == key {
+			delete(m.taken, port)
+		}
+	}
+}
+
+// notifySocket is the socket at path, opened when it is first asked for and
+// kept until the daemon leaves.
+func (m *Machine) notifySocket(path string) (*probe.NotifySocket, error) {
+	m.sockets.Lock()
+	defer m.sockets.Unlock()
+	if s := m.notify[path]; s != nil {
+		return s, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	s, err := probe.ListenNotify(path)
+	if err != nil {
+		return nil, err
+	}
+	if m.notify == nil {
+		m.notify = map[string]*probe.NotifySocket{}
+	}
+	m.notify[path] = s
+	return s, nil
+}
+
+// Close closes what the machine holds open.
+func (m *Machine) Close() {
+	m.sockets.Lock()
+	defer m.sockets.Unlock()
+	for path, s := range m.notify {
+		_ = s.Close() // it is a socket of ours that nobody writes to any more
+		delete(m.notify, path)
+	}
+}

@@ -1,0 +1,131 @@
+package project
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/locald/locald/internal/config"
+	"github.com/locald/locald/internal/postgres"
+	"github.com/locald/locald/internal/probe"
+	"github.com/locald/locald/runtime"
+)
+
+// volume is the volume of a managed Postgres that runs in a container.
+func (s *service) volume() string { return s.conf.Name + "-data" }
+
+// choosePostgres decides how a managed Postgres is run. An engine is asked
+// only when nothing nearer decides.
+func (s *service) choosePostgres(ctx context.Context) error {
+	c := s.conf.Postgres
+	settings := postgres.Settings{
+		Service: s.conf.Name, Version: c.Version, Database: c.Database, User: c.User, Password: c.Password,
+		Init: c.Init, Runtime: c.Runtime, Image: s.conf.Image,
+	}
+	native, err := postgres.Major(s.data())
+	if err != nil {
+		return err
+	}
+	kept := s.project.records.postgres(s.conf.Name)
+	found := postgres.DataFound{Dir: s.data(), NativeMajor: native, Volume: kept.Volume, VolumeMajor: kept.Major}
+	installs := s.project.machine.Installs()
+	choice, err := postgres.Choose(settings, found, installs, false)
+	if err != nil {
+		if absent := s.containers().Ping(ctx); absent == nil {
+			choice, err = postgres.Choose(settings, found, installs, true)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	s.choice = choice
+	s.credentials, err = postgres.LoadCredentials(s.data(), settings)
+	return err
+}
+
+func (s *service) native() postgres.Native {
+	return postgres.Native{
+		Install: s.choice.Install, Credentials: s.credentials, Dir: s.data(),
+		Port: s.ports()[""], Init: s.conf.Postgres.Init,
+	}
+}
+
+func (s *service) container() postgres.Container {
+	return postgres.Container{
+		Dir: s.data(), Image: s.choice.Image, Credentials: s.credentials,
+		HostPort: s.ports()[""], Init: s.conf.Postgres.Init, Volume: s.volume(),
+	}
+}
+
+func (s *service) preparePostgres(ctx context.Context, base runtime.Spec, report func(runtime.Progress)) error {
+	s.project.machine.Note(s.log(), base.Run, s.how()+": "+s.choice.Why)
+	if s.choice.Native {
+		if err := s.native().Create(ctx, s.runtime(), base, report); err != nil {
+			return err
+		}
+		s.project.records.setPostgres(s.conf.Name, kept{})
+		return nil
+	}
+	if err := s.container().Create(); err != nil {
+		return err
+	}
+	if err := s.runtime().Prepare(ctx, s.postgresSpec(base), report); err != nil {
+		return err
+	}
+	s.project.records.setPostgres(s.conf.Name, kept{Volume: true, Major: postgres.ImageMajor(s.choice.Image)})
+	return nil
+}
+
+func (s *service) postgresSpec(base runtime.Spec) runtime.Spec {
+	if s.choice.Native {
+		return s.native().Spec(base)
+	}
+	base.Env = nil // a container inherits nothing, and this one reads its settings from files
+	spec := s.container().Spec(base)
+	spec.Image.Pull = s.project.pull()
+	return spec
+}
+
+func (s *service) checkPostgres(ctx context.Context, in runtime.Instance, tell func(probe.Finding)) {
+	port := s.ports()[""]
+	ready := probe.Postgres{Addr: fmt.Sprintf("127.0.0.1:%d", port), User: s.credentials.User, Database: s.credentials.Database}
+	if s.contained() {
+		ready.Run(ctx, in, tell)
+		return
+	}
+	listening := false
+	probe.Listen{Port: port}.Run(ctx, in, func(f probe.Finding) {
+		listening = f.Ready
+		if !f.Ready {
+			tell(f)
+		}
+	})
+	if listening {
+		ready.Run(ctx, in, tell)
+	}
+}
+
+// deleteData removes what a service keeps between its runs: never what is
+// mounted from the host.
+func (p *Project) deleteData(ctx context.Context, s *service) error {
+	var volumes []string
+	for _, v := range s.conf.Volumes {
+		if !v.Bind {
+			volumes = append(volumes, v.Source)
+		}
+	}
+	if s.conf.Type == config.TypePostgres {
+		if p.records.postgres(s.conf.Name).Volume {
+			volumes = append(volumes, s.volume())
+		}
+		if err := os.RemoveAll(s.data()); err != nil {
+			return fmt.Errorf("%s: data in %s: %w", s.conf.Name, filepath.Clean(s.data()), err)
+		}
+		p.records.setPostgres(s.conf.Name, kept{})
+	}
+	if len(volumes) == 0 {
+		return nil
+	}
+	return s.containers().RemoveVolumes(ctx, p.id, s.conf.Name, volumes...)
+}

@@ -1,0 +1,158 @@
+package project
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/locald/locald/internal/state"
+	"github.com/locald/locald/supervisor"
+)
+
+// records is what is remembered of a project's services. Changes are written
+// behind: nothing waits for them, and a disk that is full stops nobody.
+type records struct {
+	store   state.Store
+	project string
+	log     *zap.Logger
+	wake    chan struct{}
+
+	mu       sync.Mutex
+	services map[string]state.Service
+	dirty    map[string]bool
+	err      error // of the last write
+}
+
+func openRecords(m *Machine, project string) (*records, []error) {
+	services, problems := m.Store.Services(project)
+	return &records{
+		store: m.Store, project: project, log: m.Log,
+		wake: make(chan struct{}, 1), services: services, dirty: map[string]bool{},
+	}, problems
+}
+
+// together is how long changes wait for others to be written with them. A
+// daemon that is killed meanwhile forgets them, which costs a line of history.
+const together = 20 * time.Millisecond
+
+// serve writes until ctx ends, and then what is left.
+func (r *records) serve(ctx context.Context) {
+	defer r.flush()
+	for {
+		select {
+		case <-r.wake:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(together):
+		case <-ctx.Done():
+			return
+		}
+		r.flush()
+	}
+}
+
+func (r *records) flush() {
+	r.mu.Lock()
+	var changed []state.Service
+	for name := range r.dirty {
+		changed = append(changed, r.services[name])
+	}
+	r.dirty = map[string]bool{}
+	r.mu.Unlock()
+	var failed error
+	for _, s := range changed {
+		if err := r.store.SaveService(r.project, s); err != nil {
+			failed = err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if failed != nil && r.err == nil {
+		r.log.Error("records are not written", zap.String("project", r.project), zap.Error(failed))
+	}
+	r.err = failed
+}
+
+// get is what is remembered of one service.
+func (r *records) get(name string) state.Service {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.of(name)
+}
+
+func (r *records) of(name string) state.Service {
+	s, known := r.services[name]
+	if !known {
+		s.Name = name
+	}
+	return s
+}
+
+func (r *records) change(name string, f func(*state.Service)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.of(name)
+	f(&s)
+	r.services[name] = s
+	r.dirty[name] = true
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *records) deaf(name string) bool { return r.get(name).Deaf }
+
+func (r *records) setDeaf(name string, deaf bool) {
+	if r.deaf(name) != deaf {
+		r.change(name, func(s *state.Service) { s.Deaf = deaf })
+	}
+}
+
+// kept says where the data of a managed Postgres is, when a container has it.
+type kept struct {
+	Volume bool
+	Major  string
+}
+
+func (r *records) postgres(name string) kept {
+	s := r.get(name)
+	return kept{s.Volume, s.Major}
+}
+
+func (r *records) setPostgres(name string, k kept) {
+	if r.postgres(name) != k {
+		r.change(name, func(s *state.Service) { s.Volume, s.Major = k.Volume, k.Major })
+	}
+}
+
+// ran keeps the history of a service's runs.
+func (r *records) ran(s supervisor.Status) {
+	if s.Run == 0 {
+		return
+	}
+	run := state.Run{Run: s.Run, Start: s.StartedAt, Ready: s.ReadyAt, End: s.EndedAt, Reason: s.Reason}
+	if s.Exit != nil && !s.EndedAt.IsZero() {
+		run.Signal = s.Exit.Signal
+		if s.Exit.Known {
+			run.Code = &s.Exit.Code
+		}
+		if run.Reason == "" {
+			run.Reason = s.Exit.String()
+		}
+	}
+	r.change(s.Service, func(known *state.Service) {
+		known.Task = s.Task
+		*known = known.With(run)
+	})
+}
+
+func (r *records) lastError() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}

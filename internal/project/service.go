@@ -1,0 +1,430 @@
+package project
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/locald/locald/internal/config"
+	"github.com/locald/locald/internal/env"
+	"github.com/locald/locald/internal/ports"
+	"github.com/locald/locald/internal/postgres"
+	"github.com/locald/locald/internal/probe"
+	"github.com/locald/locald/internal/state"
+	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/supervisor"
+)
+
+// service is one service as it is to be run: what is written of it, and what
+// this machine adds. It does not change once it is made, but for what a run
+// leaves in it.
+type service struct {
+	project *Project
+	conf    *config.Service
+	config  *config.Project
+
+	choice      postgres.Choice      // of a managed Postgres
+	credentials postgres.Credentials // of a managed Postgres
+	broken      error                // why a managed Postgres cannot be run here
+
+	mu     sync.Mutex
+	held   map[string]int    // the ports on this host, "" is the main one; replaced, never changed
+	ran    map[string]string // the environment of the last run, but for what was inherited
+	hidden []string          // "PORT hides .env", for those who look
+}
+
+// contained reports whether the service runs in a container.
+func (s *service) contained() bool {
+	if s.conf.Type == config.TypePostgres {
+		return !s.choice.Native
+	}
+	return s.conf.Image != ""
+}
+
+// bridged reports whether the service sees the network of its project and not
+// that of the host.
+func (s *service) bridged() bool { return s.contained() && s.conf.Network != "host" }
+
+// ports is the service's ports on this host; "" is the main one.
+func (s *service) ports() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held
+}
+
+// inside is the port that the service listens on, as it sees it itself.
+func (s *service) inside(name string) int {
+	switch {
+	case !s.bridged():
+		return s.ports()[name]
+	case name != "":
+		return s.conf.Ports[name]
+	case s.conf.Type == config.TypePostgres, s.conf.Port == 0 && config.IsPostgresImage(s.conf.Image):
+		return postgresPort
+	default:
+		return s.conf.Port
+	}
+}
+
+const postgresPort = 5432
+
+// chosen reports whether it is decided how a managed Postgres is run.
+func (s *service) chosen() bool { return s.choice.Native || s.choice.Image != "" }
+
+// how is what runs the service, in words.
+func (s *service) how() string {
+	switch {
+	case s.conf.Type == config.TypePostgres && s.choice.Native:
+		return "Postgres " + s.choice.Install.Version + " as a process"
+	case s.conf.Type == config.TypePostgres:
+		return "a container of " + s.choice.Image
+	case s.contained():
+		return "a container"
+	}
+	return "a process"
+}
+
+// runtime is what runs the service.
+func (s *service) runtime() runtime.Runtime {
+	if s.contained() {
+		return s.containers()
+	}
+	return s.project.machine.Process
+}
+
+// containers is the container runtime of the project's engine.
+func (s *service) containers() Containers { return s.project.machine.Containers(s.config.Engine) }
+
+func (s *service) log() string {
+	return s.project.machine.Store.Log(s.project.id, s.conf.Name)
+}
+
+func (s *service) data() string {
+	return s.project.machine.Store.Data(s.project.id, s.conf.Name)
+}
+
+// supervised is the service as the supervisor keeps it.
+func (s *service) supervised() *supervisor.Service {
+	c := s.conf
+	deps := make([]supervisor.Dep, len(c.DependsOn))
+	for i, d := range c.DependsOn {
+		deps[i] = supervisor.Dep{Service: d.Service, Condition: supervisor.Condition(d.Condition)}
+	}
+	return &supervisor.Service{
+		Name: c.Name, Deps: deps, Grace: c.StopTimeout, Runtime: s.runtime(),
+		Policy: supervisor.Policy{
+			Restart: supervisor.Restart(c.Restart), Task: c.Type == config.TypeTask,
+			Max: c.MaxRestarts, Backoff: c.Backoff,
+		},
+		Prepare: s.prepare,
+		Spec:    s.spec,
+		Check:   s.check,
+	}
+}
+
+// prepare does what comes before a run: it waits until nothing of an earlier
+// daemon is left, pulls images, creates data.
+func (s *service) prepare(ctx context.Context, run int, report func(runtime.Progress)) error {
+	select {
+	case <-s.project.machine.Swept(s.runtime().Kind()):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if s.broken != nil {
+		return s.broken
+	}
+	if err := s.free(); err != nil {
+		return err
+	}
+	base, err := s.base(run)
+	if err != nil {
+		return err
+	}
+	if s.conf.Type == config.TypePostgres {
+		return s.preparePostgres(ctx, base, report)
+	}
+	if !s.contained() {
+		return nil // Start finds out all there is to find out
+	}
+	spec, err := s.containerSpec(base)
+	if err != nil {
+		return err
+	}
+	return s.runtime().Prepare(ctx, spec, report)
+}
+
+// free makes sure that nobody has the service's ports. One that is written is
+// the user's to change; one that locald picked is picked anew.
+func (s *service) free() error {
+	for name, port := range s.ports() {
+		taken := ports.Taken(port)
+		if taken == nil {
+			continue
+		}
+		if s.picks(name) {
+			if err := s.project.assign(s, name, 0); err != nil {
+				return err
+			}
+			s.project.machine.Note(s.log(), 0, fmt.Sprintf("%v; uses %d instead", taken, s.ports()[name]))
+			continue
+		}
+		return &runtime.Fault{
+			Code: "port_taken", Hint: s.portHint(name),
+			Err: fmt.Errorf("%w: %w", taken, runtime.ErrInvalid),
+		}
+	}
+	return nil
+}
+
+// picks reports whether a port on this host is locald's to pick.
+func (s *service) picks(name string) bool { return s.fixed()[name] == 0 }
+
+// fixed is the ports that the service has on this host, 0 where locald picks.
+func (s *service) fixed() map[string]int {
+	c := s.conf
+	fixed := map[string]int{}
+	switch {
+	case s.bridged():
+		if s.inside("") != 0 {
+			fixed[""] = c.HostPort
+		}
+		if c.Type == config.TypePostgres {
+			fixed[""] = c.Port
+		}
+		for name := range c.Ports {
+			fixed[name] = 0
+		}
+		return fixed
+	case c.HasPort():
+		fixed[""] = c.Port
+	}
+	for name, port := range c.Ports {
+		fixed[name] = port
+	}
+	return fixed
+}
+
+func (s *service) portHint(name string) string {
+	file := filepath.Base(s.config.File)
+	switch {
+	case name != "":
+		return fmt.Sprintf("ports = { %s = 0 } in %s", name, file)
+	case s.bridged() && s.conf.Type != config.TypePostgres:
+		return "delete host_port from " + file
+	case s.conf.Type == config.TypePostgres:
+		return "delete port from " + file
+	}
+	return "delete port from " + file + ", and have the program listen on $PORT"
+}
+
+// base is what every spec of the service has in common.
+func (s *service) base(run int) (runtime.Spec, error) {
+	vars, err := s.environment(run)
+	if err != nil {
+		return runtime.Spec{}, invalid(err)
+	}
+	s.remember(vars)
+	spec := runtime.Spec{
+		Project: s.project.identity(), Service: s.conf.Name, Run: run, Owner: s.project.machine.Owner,
+		Dir: s.conf.Workdir, Log: s.log(),
+		StopSignal: s.conf.StopSignal, Grace: s.conf.StopTimeout,
+	}
+	for _, v := range vars {
+		spec.Env = append(spec.Env, v.Name+"="+v.Value)
+	}
+	return spec, nil
+}
+
+// remember keeps what the run was given, so that a later plan can tell what
+// changed.
+func (s *service) remember(vars []env.Variable) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ran, s.hidden = map[string]string{}, nil
+	for _, v := range vars {
+		if v.Origin != inherited && v.Name != "LOCALD_RUN" {
+			s.ran[v.Name] = v.Value
+		}
+		if v.Hides != "" {
+			s.hidden = append(s.hidden, v.Name+" hides the one in "+v.Hides)
+		}
+	}
+}
+
+// spec says what to start.
+func (s *service) spec(_ context.Context, run int) (runtime.Spec, error) {
+	base, err := s.base(run)
+	if err != nil {
+		return runtime.Spec{}, err
+	}
+	switch {
+	case s.conf.Type == config.TypePostgres:
+		return s.postgresSpec(base), nil
+	case s.contained():
+		return s.containerSpec(base)
+	}
+	if err := s.listensTo(); err != nil {
+		return base, err
+	}
+	base.Command, err = s.command()
+	return base, err
+}
+
+func (s *service) command() ([]string, error) {
+	args := s.conf.Command.Args()
+	out := make([]string, len(args))
+	in := s.input(0, s.project.service)
+	for i, a := range args {
+		value, err := env.Expand(in, a, s.conf.At["command"])
+		if err != nil {
+			return nil, invalid(err)
+		}
+		out[i] = value
+	}
+	return out, nil
+}
+
+func (s *service) containerSpec(base runtime.Spec) (runtime.Spec, error) {
+	c, in := s.conf, s.input(base.Run, s.project.service)
+	var problems []error
+	expand := func(key, text string) string {
+		value, err := env.Expand(in, text, c.At[key])
+		problems = append(problems, err)
+		return value
+	}
+	image := &runtime.Image{
+		Name: expand("image", c.Image), Pull: s.project.pull(), Entrypoint: c.Entrypoint, User: c.User,
+		Host: c.Network == "host", Tmpfs: c.Tmpfs, ReadOnly: c.ReadOnly, Memory: c.Memory, CPUs: c.CPUs,
+		Labels: c.Labels, Reach: s.reach(),
+	}
+	if _, written := c.At["workdir"]; written {
+		image.Workdir = c.Workdir
+	}
+	for _, v := range c.Volumes {
+		image.Mounts = append(image.Mounts, runtime.Mount{Source: expand("volumes", v.Source), Target: v.Target, ReadOnly: v.ReadOnly})
+	}
+	if s.bridged() {
+		for name, port := range s.ports() {
+			image.Ports = append(image.Ports, runtime.Port{Host: port, Container: s.inside(name)})
+		}
+		slices.SortFunc(image.Ports, func(a, b runtime.Port) int { return a.Container - b.Container })
+	}
+	base.Dir, base.Image = "", image
+	var err error
+	if base.Command, err = s.command(); err != nil {
+		return base, err
+	}
+	return base, invalid(errors.Join(problems...))
+}
+
+// reach is the ports of this host that the container's dependencies listen on.
+func (s *service) reach() []int {
+	if !s.bridged() {
+		return nil
+	}
+	var found []int
+	for _, d := range s.conf.DependsOn {
+		target := s.project.service(d.Service)
+		if target == nil || target.bridged() {
+			continue
+		}
+		for _, port := range target.ports() {
+			found = append(found, port)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// invalid marks what another try cannot mend.
+func invalid(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &runtime.Fault{Code: "config_invalid", Err: fmt.Errorf("%w: %w", err, runtime.ErrInvalid)}
+}
+
+// check finds out whether the service is ready.
+func (s *service) check(ctx context.Context, run int, in runtime.Instance, report func(supervisor.Finding)) {
+	tell := func(f probe.Finding) { report(supervisor.Finding{Ready: f.Ready, Detail: f.Detail, Hint: f.Hint}) }
+	c := s.conf
+	switch {
+	case c.Type == config.TypeTask:
+	case c.Type == config.TypePostgres:
+		s.checkPostgres(ctx, in, tell)
+	case c.Health.Written && !c.Health.None:
+		s.checkHealth(ctx, run, in, tell)
+	case c.Health.None, c.Type == config.TypeWorker:
+		probe.Alive{}.Run(ctx, in, tell)
+	case s.contained():
+		s.checkContainer(ctx, in, tell)
+	case c.Port != 0:
+		probe.Listen{Port: c.Port}.Run(ctx, in, tell)
+	default:
+		s.checkGiven(ctx, in, tell)
+	}
+}
+
+// giveUp is how long a service may take to listen on the PORT it was given
+// until it is taken for one that does not.
+const giveUp = 10 * time.Second
+
+// checkGiven is for a service that was given a PORT it need not listen on: its
+// last run tells whether to wait for it.
+func (s *service) checkGiven(ctx context.Context, in runtime.Instance, tell func(probe.Finding)) {
+	listen := probe.Listen{Port: s.ports()[""], Wait: giveUp}
+	deaf := s.project.records.deaf(s.conf.Name)
+	if deaf {
+		probe.Alive{}.Run(ctx, in, tell)
+	}
+	listen.Run(ctx, in, func(f probe.Finding) {
+		if f.Ready {
+			s.project.records.setDeaf(s.conf.Name, f.Hint != "")
+		}
+		if !deaf {
+			tell(f)
+		}
+	})
+}
+
+func (s *service) checkContainer(ctx context.Context, in runtime.Instance, tell func(probe.Finding)) {
+	port := s.ports()[""]
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	switch {
+	case in.Info().Healthcheck:
+		probe.Healthcheck{}.Run(ctx, in, tell)
+	case port == 0:
+		probe.Alive{}.Run(ctx, in, tell)
+	case config.IsPostgresImage(s.conf.Image):
+		user, _, database := env.PostgresOf(s.written())
+		probe.Postgres{Addr: addr, User: user, Database: database}.Run(ctx, in, tell)
+	default:
+		probe.Published{Addr: addr}.Run(ctx, in, tell)
+	}
+}
+
+// written is the environment that the service's own configuration gives it.
+func (s *service) written() map[string]string {
+	vars := map[string]string{}
+	in := s.input(0, s.project.service)
+	for _, f := range s.conf.EnvFiles {
+		for _, v := range f.Vars {
+			vars[v.Name] = v.Value
+		}
+	}
+	for _, v := range s.conf.Env {
+		if value, err := env.Expand(in, v.Value, v.Pos); err == nil {
+			vars[v.Name] = value
+		}
+	}
+	return vars
+}
+
+// notify is the path of the service's notification socket.
+func (s *service) notify() string {
+	return state.Short(filepath.Join(s.project.machine.Store.Dir, "notify", s.project.id+"-"+s.conf.Name))
+}
