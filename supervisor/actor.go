@@ -98,6 +98,7 @@ func (a *actor) obey(ctx context.Context, o order) {
 	}
 	if o.wish.service != nil {
 		a.next = *o.wish.service
+		a.state.policy = a.next.Policy // how an ending is judged is not of the run
 	}
 	a.state.gate = o.open
 	a.handle(ctx, wanted{o.wish.Want})
@@ -110,6 +111,7 @@ type born struct {
 }
 
 func (a *actor) handle(ctx context.Context, e event) {
+	before := a.status()
 	switch arrived := e.(type) {
 	case born:
 		if arrived.Err == nil {
@@ -127,7 +129,6 @@ func (a *actor) handle(ctx context.Context, e event) {
 		}
 		return
 	}
-	before := a.status()
 	next, effects := e.apply(a.state)
 	if next.run != a.state.run {
 		a.renew(ctx, &next)
@@ -164,7 +165,7 @@ func (a *actor) status() Status {
 	s := a.state
 	return Status{
 		Service: a.next.Name, Task: a.next.Policy.Task, Phase: s.phase, Want: s.want, Generation: s.made, Run: s.run,
-		Proven: s.proven, Restarts: s.fails, Early: s.early, Delay: s.delay,
+		Proven: s.proven, Restarts: s.again, Early: s.early, Delay: s.delay,
 		Reason: s.ending.Reason, Code: s.ending.Code, Hint: either(s.ending.Hint, s.hint), Detail: s.detail, Exit: s.ending.Exit,
 		Info: a.info, StartedAt: a.began, ReadyAt: a.ready, EndedAt: a.ended,
 	}
@@ -203,7 +204,7 @@ func (a *actor) do(ctx context.Context, f effect) {
 			a.abandon() // Start is in flight; its answer will bring us back here
 			return
 		}
-		grace, again := service.Grace, a.state.stuck
+		grace, again := a.next.Grace, a.state.stuck
 		if a.state.want.Force {
 			grace = 0
 		}

@@ -54,7 +54,7 @@ func (e wanted) apply(s state) (state, []effect) {
 		}
 		return converge(s)
 	}
-	s.want, s.fails, s.early, s.delay = e.Want, 0, 0, 0
+	s.want, s.fails, s.early, s.delay, s.again = e.Want, 0, 0, 0, 0
 	if e.Force && s.phase == Stopping {
 		return s, []effect{stop}
 	}
@@ -150,7 +150,7 @@ func (e exited) apply(s state) (state, []effect) {
 		s.ending.Hint = `type = "task"`
 		return s, nil
 	}
-	return again(s, e.ReadyFor >= atOnce)
+	return retry(s, e.ReadyFor >= atOnce)
 }
 
 func (e stopFailed) apply(s state) (state, []effect) {

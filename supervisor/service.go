@@ -62,7 +62,7 @@ type Status struct {
 	Generation int // of the want that the current run was started for
 	Run        int
 	Proven     bool // the current run has been ready
-	Restarts   int  // in a row
+	Restarts   int  // since it was asked for
 	Early      int  // endings before being ready, since it was asked for or last ready
 	Delay      time.Duration
 

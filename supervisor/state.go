@@ -19,6 +19,7 @@ type state struct {
 	made   int           // the generation the current run was started for
 	proven bool          // the current run has been ready
 	fails  int           // endings in a row that call for a restart
+	again  int           // restarts since it was asked for
 	early  int           // endings before being ready, since it was asked for or last ready
 	delay  time.Duration // the last rest
 	stuck  bool          // an instance could not be ended; nothing starts until it is
@@ -112,11 +113,11 @@ func fail(s state, err error) (state, []effect) {
 		return s, nil
 	}
 	s.early++
-	return again(s, false)
+	return retry(s, false)
 }
 
-// again chooses between another run and giving up.
-func again(s state, now bool) (state, []effect) {
+// retry chooses between another run and giving up.
+func retry(s state, now bool) (state, []effect) {
 	if s.policy.Restart == Never {
 		s.phase = Failed
 		return s, nil
@@ -129,6 +130,7 @@ func again(s state, now bool) (state, []effect) {
 		}
 		return s, nil
 	}
+	s.again++
 	if now {
 		return begin(s)
 	}

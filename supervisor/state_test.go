@@ -141,7 +141,7 @@ type walker struct {
 
 func (w walker) walk(now world, depth int) {
 	key := now
-	key.run, key.made, key.want.Generation, key.early, key.delay = 0, now.want.Generation-now.made, 0, 0, 0
+	key.run, key.made, key.want.Generation, key.early, key.delay, key.again = 0, now.want.Generation-now.made, 0, 0, 0, 0
 	key.fails, key.ending, key.detail, key.hint = min(key.fails, 3), ending{}, "", ""
 	if depth == 0 || w.seen[key] >= depth {
 		return

@@ -33,7 +33,7 @@ func service(f project.Facts, s supervisor.Status, known bool, v supervisor.View
 	}
 	out.State, out.Health = shown(s), health(f, s)
 	out.Run, out.Restarts = s.Run, s.Restarts
-	out.Reason, out.Code, out.Hint = s.Reason, s.Code, s.Hint
+	out.Code, out.Hint = s.Code, s.Hint
 	if s.Phase.Live() {
 		out.PID, out.ContainerID = s.Info.PID, s.Info.ContainerID
 		if s.Info.ContainerID != "" {
@@ -50,10 +50,14 @@ func service(f project.Facts, s supervisor.Status, known bool, v supervisor.View
 	case supervisor.Waiting:
 		out.Reason, _ = v.Blocked(s.Service)
 	case supervisor.Starting, supervisor.Unready:
-		if s.Detail != "" {
-			out.Reason = s.Detail
+		out.Reason = s.Detail
+	case supervisor.Failed, supervisor.Backoff:
+		out.Reason = s.Reason
+	case supervisor.Finished:
+		if !s.Task {
+			out.Reason = s.Reason
 		}
-	default: // the reason is that of the last ending
+	default: // nothing to explain
 	}
 	return out
 }

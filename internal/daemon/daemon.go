@@ -242,7 +242,7 @@ func (d *Daemon) open(of ipc.Project) (*project.Project, error) {
 		return p, nil
 	}
 	name := filepath.Base(dir)
-	p, problems := project.Open(d.machine, state.Project{ID: state.NewID(name, dir), Name: name, Dir: dir, File: of.File})
+	p, problems := project.Open(d.machine, state.Project{ID: state.NewID(name, dir, d.machine.Owner), Name: name, Dir: dir, File: of.File})
 	d.complain(problems)
 	d.adopt(dir, p)
 	return p, nil

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/locald/locald/internal/config"
-	"github.com/locald/locald/internal/env"
 	"github.com/locald/locald/internal/logs"
 	"github.com/locald/locald/internal/probe"
 	"github.com/locald/locald/runtime"
@@ -17,10 +16,14 @@ import (
 
 // checkHealth probes as the service's own configuration says.
 func (s *service) checkHealth(ctx context.Context, run int, in runtime.Instance, tell func(probe.Finding)) {
-	h := s.conf.Health
+	c, err := s.expanded(run)
+	if err != nil {
+		tell(probe.Finding{Detail: "health: " + err.Error()})
+		return
+	}
+	h := c.Health
 	policy := probe.Policy{Interval: h.Interval, Timeout: h.Timeout, Retries: h.Retries, StartPeriod: h.StartPeriod}
 	var check probe.Check
-	var err error
 	switch {
 	case h.HTTP != "":
 		var target string
@@ -29,7 +32,7 @@ func (s *service) checkHealth(ctx context.Context, run int, in runtime.Instance,
 	case h.TCP != 0:
 		check = probe.TCP{Addr: fmt.Sprintf("127.0.0.1:%d", s.outside(h.TCP)), Policy: policy}
 	case !h.Command.Empty():
-		check, err = s.healthCommand(run, policy)
+		check, err = s.healthCommand(run, h.Command, policy)
 	case h.Log != "":
 		check, err = s.healthLog(run)
 	case h.Notify:
@@ -59,41 +62,26 @@ func (s *service) outside(port int) int {
 }
 
 // healthURL is what an http check asks: a path, ":port/path" or a whole URL.
-func (s *service) healthURL(written string) (string, error) {
-	target, err := env.Expand(s.input(0, s.project.service), written, s.conf.At["health"])
-	if err != nil {
-		return "", err
-	}
-	port := s.ports()[""]
+func (s *service) healthURL(target string) (string, error) {
 	switch {
 	case strings.HasPrefix(target, "/"):
-		return fmt.Sprintf("http://127.0.0.1:%d%s", port, target), nil
+		return fmt.Sprintf("http://127.0.0.1:%d%s", s.ports()[""], target), nil
 	case strings.HasPrefix(target, ":"):
 		inside, path, _ := strings.Cut(target[1:], "/")
 		n, err := strconv.Atoi(inside)
 		if err != nil {
-			return "", fmt.Errorf("%q: not a port", written)
+			return "", fmt.Errorf("%q: not a port", target)
 		}
 		return fmt.Sprintf("http://127.0.0.1:%d/%s", s.outside(n), path), nil
 	}
-	_, err = url.Parse(target)
+	_, err := url.Parse(target)
 	return target, err
 }
 
 // healthCommand runs inside the container, or on this host as the service
 // would.
-func (s *service) healthCommand(run int, policy probe.Policy) (probe.Check, error) {
-	in := s.input(run, s.project.service)
-	args := s.conf.Health.Command.Args()
-	expanded := make([]string, len(args))
-	for i, a := range args {
-		value, err := env.Expand(in, a, s.conf.At["health"])
-		if err != nil {
-			return nil, err
-		}
-		expanded[i] = value
-	}
-	check := probe.Command{Args: expanded, Policy: policy}
+func (s *service) healthCommand(run int, command config.Command, policy probe.Policy) (probe.Check, error) {
+	check := probe.Command{Args: command.Args(), Policy: policy}
 	if s.contained() {
 		return check, nil
 	}

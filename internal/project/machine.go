@@ -2,6 +2,7 @@ package project
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -56,7 +57,8 @@ type Machine struct {
 func key(project, service, port string) string { return project + "/" + service + "/" + port }
 
 // pick gives a service a free port of its own: the one it had before, where
-// that can be.
+// nobody else here has it. Whether it is free is found out when the service
+// starts: right after a crash, what is left of the service itself still has it.
 func (m *Machine) pick(key string, before int) (int, error) {
 	m.ports.Lock()
 	defer m.ports.Unlock()
@@ -67,13 +69,12 @@ func (m *Machine) pick(key string, before int) (int, error) {
 		}
 		m.pool, m.taken = pool, map[int]string{}
 	}
-	if before != 0 && m.taken[before] == key {
+	if by, held := m.taken[before]; before != 0 && (!held || by == key) {
+		m.taken[before] = key
+		m.pool.Reserve(before)
 		return before, nil
 	}
-	if by, held := m.taken[before]; held && by != key {
-		before = 0
-	}
-	port := m.pool.Pick(key, before)
+	port := m.pool.Pick(key, 0)
 	m.taken[port] = key
 	return port, nil
 }
@@ -99,6 +100,9 @@ func (m *Machine) notifySocket(path string) (*probe.NotifySocket, error) {
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket != 0 {
+		_ = os.Remove(path) // of a daemon that was killed; if it cannot be removed, listening says why
 	}
 	s, err := probe.ListenNotify(path)
 	if err != nil {

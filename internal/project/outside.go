@@ -139,7 +139,7 @@ func (p *Project) OnHost(ctx context.Context, name string, inherited []string) (
 	if err != nil {
 		return Place{}, err
 	}
-	place := Place{Dir: s.conf.Workdir}
+	place := Place{Dir: s.dir()}
 	for _, v := range vars {
 		if v.Name != "NOTIFY_SOCKET" && v.Name != "LOCALD_RUN" { // it is not the service
 			place.Env = append(place.Env, v.Name+"="+v.Value)
@@ -179,7 +179,7 @@ func (p *Project) Inside(name string, inherited []string) (Place, error) {
 	if err != nil {
 		return Place{}, err
 	}
-	place := Place{Dir: s.conf.Workdir}
+	place := Place{Dir: s.dir()}
 	for _, v := range vars {
 		place.Env = append(place.Env, v.Name+"="+v.Value)
 	}

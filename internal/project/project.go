@@ -255,6 +255,16 @@ func (p *Project) assign(s *service, name string, fixed int) error {
 	return nil
 }
 
+// reassign gives a service another port than the one that somebody else has.
+func (p *Project) reassign(s *service, name string) error {
+	p.machine.release(key(p.id, s.conf.Name, name))
+	p.records.change(s.conf.Name, func(r *state.Service) {
+		r.Ports = maps.Clone(r.Ports)
+		delete(r.Ports, name)
+	})
+	return p.assign(s, name, 0)
+}
+
 // draft is a plan, and the services it would put in place.
 type draft struct {
 	conf  *config.Project
@@ -426,8 +436,10 @@ func (p *Project) wishes(d draft, ask Ask) []supervisor.Wish {
 	for _, step := range d.steps {
 		w := supervisor.Wish{Name: step.Service, Up: true, Alone: ask.Alone}
 		switch step.Op {
-		case supervisor.OpKeep:
-			continue
+		case supervisor.OpKeep: // how its ending is judged may have changed all the same
+			s := d.made[step.Service]
+			s.succeed(p.services[step.Service])
+			p.services[step.Service], w.Service = s, s.supervised()
 		case supervisor.OpStop:
 			w = supervisor.Wish{Name: step.Service, Forget: true}
 		default:

@@ -2,7 +2,6 @@ package project
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -63,7 +62,7 @@ func (s *service) inside(name string) int {
 		return s.ports()[name]
 	case name != "":
 		return s.conf.Ports[name]
-	case s.conf.Type == config.TypePostgres, s.conf.Port == 0 && config.IsPostgresImage(s.conf.Image):
+	case s.conf.Type == config.TypePostgres:
 		return postgresPort
 	default:
 		return s.conf.Port
@@ -71,6 +70,14 @@ func (s *service) inside(name string) int {
 }
 
 const postgresPort = 5432
+
+// dir is where commands for the service run on this host.
+func (s *service) dir() string {
+	if s.conf.Workdir == "" {
+		return s.config.Dir
+	}
+	return s.conf.Workdir
+}
 
 // chosen reports whether it is decided how a managed Postgres is run.
 func (s *service) chosen() bool { return s.choice.Native || s.choice.Image != "" }
@@ -166,7 +173,7 @@ func (s *service) free() error {
 			continue
 		}
 		if s.picks(name) {
-			if err := s.project.assign(s, name, 0); err != nil {
+			if err := s.project.reassign(s, name); err != nil {
 				return err
 			}
 			s.project.machine.Note(s.log(), 0, fmt.Sprintf("%v; uses %d instead", taken, s.ports()[name]))
@@ -255,6 +262,19 @@ func (s *service) remember(vars []env.Variable) {
 	}
 }
 
+// succeed takes over from the service that runs and goes on running.
+func (s *service) succeed(before *service) {
+	if before == nil {
+		return
+	}
+	before.mu.Lock()
+	ran, hidden := before.ran, before.hidden
+	before.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ran, s.hidden = ran, hidden
+}
+
 // spec says what to start.
 func (s *service) spec(_ context.Context, run int) (runtime.Spec, error) {
 	base, err := s.base(run)
@@ -270,34 +290,27 @@ func (s *service) spec(_ context.Context, run int) (runtime.Spec, error) {
 	if err := s.listensTo(); err != nil {
 		return base, err
 	}
-	base.Command, err = s.command()
-	return base, err
+	c, err := s.expanded(run)
+	if err != nil {
+		return base, err
+	}
+	base.Command = c.Command.Args()
+	return base, nil
 }
 
-func (s *service) command() ([]string, error) {
-	args := s.conf.Command.Args()
-	out := make([]string, len(args))
-	in := s.input(0, s.project.service)
-	for i, a := range args {
-		value, err := env.Expand(in, a, s.conf.At["command"])
-		if err != nil {
-			return nil, invalid(err)
-		}
-		out[i] = value
-	}
-	return out, nil
+// expanded is what is written of the service, with all references replaced.
+func (s *service) expanded(run int) (*config.Service, error) {
+	c, err := env.Expanded(s.input(run, s.project.service))
+	return c, invalid(err)
 }
 
 func (s *service) containerSpec(base runtime.Spec) (runtime.Spec, error) {
-	c, in := s.conf, s.input(base.Run, s.project.service)
-	var problems []error
-	expand := func(key, text string) string {
-		value, err := env.Expand(in, text, c.At[key])
-		problems = append(problems, err)
-		return value
+	c, err := s.expanded(base.Run)
+	if err != nil {
+		return base, err
 	}
 	image := &runtime.Image{
-		Name: expand("image", c.Image), Pull: s.project.pull(), Entrypoint: c.Entrypoint, User: c.User,
+		Name: c.Image, Pull: s.project.pull(), Entrypoint: c.Entrypoint, User: c.User,
 		Host: c.Network == "host", Tmpfs: c.Tmpfs, ReadOnly: c.ReadOnly, Memory: c.Memory, CPUs: c.CPUs,
 		Labels: c.Labels, Reach: s.reach(),
 	}
@@ -305,7 +318,7 @@ func (s *service) containerSpec(base runtime.Spec) (runtime.Spec, error) {
 		image.Workdir = c.Workdir
 	}
 	for _, v := range c.Volumes {
-		image.Mounts = append(image.Mounts, runtime.Mount{Source: expand("volumes", v.Source), Target: v.Target, ReadOnly: v.ReadOnly})
+		image.Mounts = append(image.Mounts, runtime.Mount{Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly})
 	}
 	if s.bridged() {
 		for name, port := range s.ports() {
@@ -313,12 +326,8 @@ func (s *service) containerSpec(base runtime.Spec) (runtime.Spec, error) {
 		}
 		slices.SortFunc(image.Ports, func(a, b runtime.Port) int { return a.Container - b.Container })
 	}
-	base.Dir, base.Image = "", image
-	var err error
-	if base.Command, err = s.command(); err != nil {
-		return base, err
-	}
-	return base, invalid(errors.Join(problems...))
+	base.Dir, base.Image, base.Command = "", image, c.Command.Args()
+	return base, nil
 }
 
 // reach is the ports of this host that the container's dependencies listen on.

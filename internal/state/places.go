@@ -78,7 +78,7 @@ func dataHome(getenv func(string) string) (string, error) {
 func sandboxed(name, dir string) Places {
 	return Places{
 		Sandbox: name, Dir: dir, Fixed: true,
-		Socket: short(filepath.Join(dir, "locald.sock")), Log: filepath.Join(dir, "locald.log"), PIDFile: filepath.Join(dir, "locald.pid"),
+		Socket: Short(filepath.Join(dir, "locald.sock")), Log: filepath.Join(dir, "locald.log"), PIDFile: filepath.Join(dir, "locald.pid"),
 	}
 }
 
@@ -121,8 +121,9 @@ func (p *Places) recorded() {
 // maxSocket is the longest path that fits a socket address on every system.
 const maxSocket = 103
 
-// short is path, or one in /tmp that stands for it when it is too long.
-func short(path string) string {
+// Short is a socket's path, or one in /tmp that stands for it when it is too
+// long for a socket address.
+func Short(path string) string {
 	if len(path) <= maxSocket {
 		return path
 	}

@@ -75,9 +75,11 @@ type Service struct {
 	Format int            `json:"format"`
 	Name   string         `json:"name"`
 	Task   bool           `json:"task,omitempty"`
-	Ports  map[string]int `json:"ports,omitempty"` // the host ports it had; "" is the main one
-	Deaf   bool           `json:"deaf,omitempty"`  // its last run did not listen on the PORT it was given
-	Runs   []Run          `json:"runs"`            // oldest first, the last keepRuns
+	Ports  map[string]int `json:"ports,omitempty"`  // the host ports it had; "" is the main one
+	Deaf   bool           `json:"deaf,omitempty"`   // its last run did not listen on the PORT it was given
+	Volume bool           `json:"volume,omitempty"` // the data of a managed service is in a container volume
+	Major  string         `json:"major,omitempty"`  // the version that made it
+	Runs   []Run          `json:"runs"`             // oldest first, the last keepRuns
 }
 
 // keepRuns is how many runs of each service are remembered.
@@ -251,8 +253,8 @@ var notInID = regexp.MustCompile(`[^a-z0-9_-]+`)
 
 // NewID is the id of a project that is not known yet: its name, for people,
 // and what tells its directory from every other.
-func NewID(name, dir string) string {
-	return notInID.ReplaceAllString(strings.ToLower(name), "-") + "-" + digest(dir)
+func NewID(name, dir string, owner runtime.Owner) string {
+	return notInID.ReplaceAllString(strings.ToLower(name), "-") + "-" + digest(string(owner)+"\x00"+dir)
 }
 
 // Wanted reports whether services are on record that should be up, so that a

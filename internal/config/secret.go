@@ -1,0 +1,35 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+)
+
+// Mask is what is shown in place of a secret.
+const Mask = "***"
+
+var secretWords = []string{"TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE_KEY", "API_KEY", "ACCESS_KEY"}
+
+// Secret reports whether the value of a variable is a secret: by its name, or
+// because there is a URL with a password in it.
+func Secret(name, value string) bool {
+	upper := strings.ToUpper(name)
+	for _, word := range secretWords {
+		if strings.Contains(upper, word) {
+			return true
+		}
+	}
+	return MaskURL(value) != value
+}
+
+// urlPassword matches up to the last @ before the host ends, since people
+// forget to escape the ones in a password.
+var urlPassword = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^\s:/?#@"']*:)([^\s/?#"']+)@`)
+
+// MaskURL is s with every password inside a URL replaced by Mask.
+func MaskURL(s string) string {
+	if !strings.Contains(s, "://") {
+		return s
+	}
+	return urlPassword.ReplaceAllString(s, "${1}"+Mask+"@")
+}
