@@ -15,7 +15,9 @@ var update = flag.Bool("update", false, "rewrite golden files")
 // TestDecide writes down the fate of every combination of what is on record and
 // what is found.
 func TestDecide(t *testing.T) {
-	ref := func(run string) runtime.Ref { return runtime.Ref{Kind: runtime.Process, Run: runtime.RunID(run), ID: "x"} }
+	ref := func(run string) runtime.Ref {
+		return runtime.Ref{Kind: runtime.Process, Run: runtime.RunID(run), ID: "x"}
+	}
 	web := Service{Project: "shop-1", Name: "web", Run: 3}
 	with := func(change func(*Service)) Service {
 		s := web

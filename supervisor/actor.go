@@ -204,22 +204,7 @@ func (a *actor) do(ctx context.Context, f effect) {
 			a.abandon() // Start is in flight; its answer will bring us back here
 			return
 		}
-		grace, again := a.next.Grace, a.state.stuck
-		if a.state.want.Force {
-			grace = 0
-		}
-		a.run(ctx, func(ctx context.Context) event {
-			if err := inst.Stop(ctx, grace); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
-				return stopFailed{run, err}
-			}
-			if again {
-				return a.wait(ctx, run, inst) // whoever watched it has reported, and gone
-			}
-			return nil
-		})
+		a.end(ctx, run, inst)
 	case rest:
 		delay := jittered(a.state.delay)
 		a.run(a.scope, func(ctx context.Context) event {
@@ -231,6 +216,26 @@ func (a *actor) do(ctx context.Context, f effect) {
 			}
 		})
 	}
+}
+
+// end stops the instance.
+func (a *actor) end(ctx context.Context, run int, inst runtime.Instance) {
+	grace, again := a.next.Grace, a.state.stuck
+	if a.state.want.Force {
+		grace = 0
+	}
+	a.run(ctx, func(ctx context.Context) event {
+		err := inst.Stop(ctx, grace)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return stopFailed{run, err}
+		case again:
+			return a.wait(ctx, run, inst) // whoever watched it has reported, and gone
+		}
+		return nil
+	})
 }
 
 // jittered spreads restarts by a tenth either way, so that services that ended

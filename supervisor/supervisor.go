@@ -80,16 +80,14 @@ func (s *Supervisor) Serve(ctx context.Context) {
 	}
 }
 
-// ask runs f on the coordinator's goroutine and waits for it. It reports
-// whether f ran.
-func (s *Supervisor) ask(f func(*coordinator)) bool {
+// ask runs f on the coordinator's goroutine and waits for it. After the end of
+// Serve it does nothing.
+func (s *Supervisor) ask(f func(*coordinator)) {
 	ran := make(chan struct{})
 	select {
 	case s.asks <- func(c *coordinator) { defer close(ran); f(c) }:
 		<-ran
-		return true
 	case <-s.done:
-		return false
 	}
 }
 

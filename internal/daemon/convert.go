@@ -128,7 +128,7 @@ func run(service string, r state.Run) ipc.Run {
 // means nothing new.
 func event(before, now supervisor.Status, v supervisor.View) (e ipc.Event, ok bool) {
 	e = ipc.Event{Time: time.Now().UTC(), Service: now.Service}
-	hopeless := now.Hopeless() && !(before.Hopeless() && before.Want == now.Want)
+	hopeless := now.Hopeless() && (!before.Hopeless() || before.Want != now.Want)
 	switch {
 	case hopeless:
 		e.Event, e.Message, e.Code, e.Hint = ipc.EventFailed, now.Reason, now.Code, now.Hint

@@ -286,47 +286,66 @@ func readLogs(ctx context.Context, p *project.Project, names []string, queries [
 // the oldest line that any of them has.
 func mergeLogs(ctx context.Context, p *project.Project, names []string, queries []logs.Query, send func(ipc.LogLine) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	heads := make([]chan ipc.LogLine, len(names))
 	errs := make([]error, len(names))
+	sources := make([]*source, len(names))
 	var reading sync.WaitGroup
-	defer reading.Wait()
-	defer cancel()
 	for i, n := range names {
-		heads[i] = make(chan ipc.LogLine, 64)
-		reading.Go(func() {
-			defer close(heads[i])
-			errs[i] = logs.OpenReader(p.Log(n)).Read(ctx, queries[i], func(l logs.Line) error {
-				select {
-				case heads[i] <- line(n, l):
-					return nil
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			})
-		})
+		sources[i] = &source{lines: make(chan ipc.LogLine, 64)}
+		reading.Go(func() { errs[i] = sources[i].read(ctx, n, logs.OpenReader(p.Log(n)), queries[i]) })
 	}
-	next := make([]*ipc.LogLine, len(names))
+	err := merge(sources, send)
+	cancel()
+	reading.Wait()
+	if err != nil {
+		return err
+	}
+	return errors.Join(errs...)
+}
+
+// source is the log of one service on its way into a merge.
+type source struct {
+	lines chan ipc.LogLine
+	head  *ipc.LogLine // the oldest that has not been sent; nil at the end
+}
+
+func (s *source) read(ctx context.Context, name string, r *logs.Reader, q logs.Query) error {
+	defer close(s.lines)
+	return r.Read(ctx, q, func(l logs.Line) error {
+		select {
+		case s.lines <- line(name, l):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+}
+
+func (s *source) next() {
+	s.head = nil
+	if l, more := <-s.lines; more {
+		s.head = &l
+	}
+}
+
+// merge sends the lines of all sources, the oldest first.
+func merge(sources []*source, send func(ipc.LogLine) error) error {
+	for _, s := range sources {
+		s.next()
+	}
 	for {
-		oldest := -1
-		for i := range heads {
-			if next[i] == nil {
-				if l, more := <-heads[i]; more {
-					next[i] = &l
-				}
-			}
-			if next[i] != nil && (oldest < 0 || next[i].Time.Before(next[oldest].Time)) {
-				oldest = i
+		var oldest *source
+		for _, s := range sources {
+			if s.head != nil && (oldest == nil || s.head.Time.Before(oldest.head.Time)) {
+				oldest = s
 			}
 		}
-		if oldest < 0 {
-			reading.Wait()
-			return errors.Join(errs...)
+		if oldest == nil {
+			return nil
 		}
-		if err := send(*next[oldest]); err != nil {
+		if err := send(*oldest.head); err != nil {
 			return err
 		}
-		next[oldest] = nil
+		oldest.next()
 	}
 }
 

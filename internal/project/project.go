@@ -668,7 +668,7 @@ func (p *Project) Close() {
 func (p *Project) UseFile(file string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.record.File != file && !(file == "" && p.record.File != "") {
+	if file != "" && p.record.File != file {
 		p.record.File, p.config = file, nil
 	}
 }
