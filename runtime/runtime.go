@@ -266,13 +266,21 @@ var (
 // runtime wraps one into its errors where it knows better than its caller what
 // helps.
 type Fault struct {
-	Code string // one of the codes of SURFACE.md 1: "image_pull", "command_missing"
+	Code string // one of the codes of the surface: "image_pull", "command_missing"
 	Hint string // a command or a fact, never advice to "check" something
 	Err  error
+	Kind error // one of the failures above, for callers that act on it; not shown
 }
 
 func (f *Fault) Error() string { return f.Err.Error() }
-func (f *Fault) Unwrap() error { return f.Err }
+
+// Unwrap gives the error and its kind.
+func (f *Fault) Unwrap() []error {
+	if f.Kind == nil {
+		return []error{f.Err}
+	}
+	return []error{f.Err, f.Kind}
+}
 
 // Survivors is the error of a Stop that could not end everything.
 type Survivors struct {

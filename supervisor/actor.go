@@ -164,7 +164,7 @@ func (a *actor) renew(ctx context.Context, s *state) {
 func (a *actor) status() Status {
 	s := a.state
 	return Status{
-		Service: a.next.Name, Task: a.next.Policy.Task, Phase: s.phase, Want: s.want, Generation: s.made, Run: s.run,
+		Service: a.next.Name, Task: a.next.Policy.Task, Phase: s.phase, Want: s.want, Seen: s.want.Generation, Generation: s.made, Run: s.run,
 		Proven: s.proven, Restarts: s.again, Early: s.early, Delay: s.delay,
 		Reason: s.ending.Reason, Code: s.ending.Code, Hint: either(s.ending.Hint, s.hint), Detail: s.detail, Exit: s.ending.Exit,
 		Info: a.info, StartedAt: a.began, ReadyAt: a.ready, EndedAt: a.ended,

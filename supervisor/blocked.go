@@ -6,7 +6,9 @@ const HopelessAfter = 3
 
 // Hopeless reports whether waiting for the service makes no sense: it failed,
 // or keeps ending before it is ready.
-func (s Status) Hopeless() bool { return s.Phase == Failed || s.Early >= HopelessAfter }
+func (s Status) Hopeless() bool {
+	return !s.Stale() && (s.Phase == Failed || s.Early >= HopelessAfter)
+}
 
 // View is the services of a project at one moment.
 type View struct {
@@ -25,6 +27,7 @@ func (v View) Blocked(name string) (why string, forGood bool) {
 			return d.Service + " is not there", true
 		case d.met(s):
 			continue
+		case s.Stale():
 		case s.Hopeless():
 			return d.Service + " failed", true
 		case !s.Want.Up:

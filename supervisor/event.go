@@ -125,6 +125,7 @@ func (e exited) apply(s state) (state, []effect) {
 		return s, nil
 	}
 	exit := e.Exit
+	s.detail, s.hint = "", ""
 	if e.Err != nil {
 		return stopFailed{e.Run, e.Err}.apply(s)
 	}

@@ -58,7 +58,8 @@ type Status struct {
 	Service    string
 	Task       bool
 	Phase      Phase
-	Want       Want
+	Want       Want // the latest wish
+	Seen       int  // the generation of the wish that the service has heard of
 	Generation int // of the want that the current run was started for
 	Run        int
 	Proven     bool // the current run has been ready
@@ -78,9 +79,16 @@ type Status struct {
 	EndedAt   time.Time
 }
 
+// Stale reports whether the status is from before the latest wish, and so says
+// nothing about it.
+func (s Status) Stale() bool { return s.Seen < s.Want.Generation }
+
 // Up reports whether the service is where a wish to be up wants it: ready, or
 // for a task completed.
 func (s Status) Up() bool {
+	if s.Stale() {
+		return false
+	}
 	if s.Task {
 		return s.Phase == Finished && s.Generation == s.Want.Generation
 	}

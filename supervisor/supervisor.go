@@ -126,13 +126,14 @@ type Subscription struct {
 func (sub *Subscription) Next(ctx context.Context) ([]Change, error) { return sub.box.take(ctx) }
 
 // Subscribe begins to hear, and applies wishes in the same step, so that no
-// change they cause is missed: the snapshot is from before. Call end when done.
+// change they cause is missed: the snapshot has what was known when they were
+// made, with the wishes in it. Call end when done.
 func (s *Supervisor) Subscribe(wishes ...Wish) (sub *Subscription, end func()) {
 	sub = &Subscription{box: newBox[Change]()}
 	s.ask(func(c *coordinator) {
-		sub.Snapshot = c.snapshot()
 		c.subscribers[sub] = true
 		c.apply(wishes)
+		sub.Snapshot = c.snapshot()
 	})
 	return sub, func() { s.ask(func(c *coordinator) { delete(c.subscribers, sub) }) }
 }

@@ -32,7 +32,7 @@ type follower struct {
 	project *project.Project
 	send    func(ipc.Event) error
 	view    supervisor.View
-	want    map[string]supervisor.Want // of the snapshot: what is older does not count
+	want    map[string]supervisor.Want // of the snapshot: what the client waits for
 	reveal  bool
 }
 
@@ -62,7 +62,7 @@ func (f *follower) judge(g goal) verdict {
 		switch {
 		case !known:
 			v.failed = append(v.failed, name+" is not there")
-		case s.Want.Generation < f.want[name].Generation:
+		case s.Stale():
 			v.open = append(v.open, name)
 		case g.met(s):
 		case s.Hopeless():
@@ -149,6 +149,9 @@ func (f *follower) prepares(name string) bool {
 func (f *follower) tell(c supervisor.Change) error {
 	now := c.Status
 	before := f.view.Status[now.Service]
+	if wanted := f.want[now.Service]; now.Want.Generation < wanted.Generation {
+		now.Want = wanted // it has not heard of it yet
+	}
 	f.view.Status[now.Service] = now
 	if c.Progress != nil {
 		return f.send(ipc.Event{

@@ -263,7 +263,7 @@ func followDown(ctx context.Context, p *project.Project, sub *supervisor.Subscri
 			s, known := f.view.Status[n]
 			switch {
 			case !known:
-			case s.Want.Generation < f.want[n].Generation:
+			case s.Stale():
 				open = true
 			case s.Phase == supervisor.Failed && s.Code == ipc.CodeStopFailed:
 				failed = append(failed, n+": "+s.Reason)

@@ -243,7 +243,7 @@ func (p *Project) assign(s *service, name string, fixed int) error {
 	held[name] = port
 	s.held = held
 	s.mu.Unlock()
-	if known := p.records.get(s.conf.Name); known.Ports[name] != port {
+	if known := p.records.get(s.conf.Name); fixed == 0 && known.Ports[name] != port {
 		p.records.change(s.conf.Name, func(r *state.Service) {
 			r.Ports = maps.Clone(r.Ports)
 			if r.Ports == nil {
@@ -390,16 +390,30 @@ func (p *Project) Up(ctx context.Context, ask Ask) (sub *supervisor.Subscription
 		record.Profiles = ask.Profiles
 	}
 	for _, s := range d.steps {
-		record.Wants[s.Service] = s.Op != supervisor.OpStop
-		if s.Op == supervisor.OpStop {
-			delete(record.Wants, s.Service)
+		record.Wants[s.Service] = true
+	}
+	for name := range record.Wants {
+		if d.conf.Service(name) == nil {
+			delete(record.Wants, name)
 		}
 	}
 	if err := p.write(record, d.conf, ask); err != nil {
 		return nil, nil, nil, err
 	}
-	sub, end = p.keeper.Subscribe(p.wishes(d, ask)...)
+	sub, end = p.keeper.Subscribe(append(p.wishes(d, ask), p.gone(d)...)...)
 	return sub, end, d.steps, nil
+}
+
+// gone is what was stopped before it left the configuration, and is forgotten.
+func (p *Project) gone(d draft) []supervisor.Wish {
+	var wishes []supervisor.Wish
+	for _, s := range p.keeper.Snapshot() {
+		if d.conf.Service(s.Service) == nil && !s.Want.Up {
+			wishes = append(wishes, supervisor.Wish{Name: s.Service, Forget: true})
+			p.forget(s.Service)
+		}
+	}
+	return wishes
 }
 
 // write puts a change on record before it is made.

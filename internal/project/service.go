@@ -181,7 +181,7 @@ func (s *service) free() error {
 		}
 		return &runtime.Fault{
 			Code: "port_taken", Hint: s.portHint(name),
-			Err: fmt.Errorf("%w: %w", taken, runtime.ErrInvalid),
+			Err: taken, Kind: runtime.ErrInvalid,
 		}
 	}
 	return nil
@@ -354,7 +354,7 @@ func invalid(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &runtime.Fault{Code: "config_invalid", Err: fmt.Errorf("%w: %w", err, runtime.ErrInvalid)}
+	return &runtime.Fault{Code: "config_invalid", Err: err, Kind: runtime.ErrInvalid}
 }
 
 // check finds out whether the service is ready.

@@ -1,0 +1,22 @@
+package logs
+
+import (
+	"context"
+	"time"
+)
+
+// pollEvery is how often a store is looked at where the system cannot tell
+// that it has changed.
+const pollEvery = 50 * time.Millisecond
+
+// pause is the wait between two looks.
+func pause(ctx context.Context) error {
+	t := time.NewTimer(pollEvery)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,267 @@
+package ipc
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// What a client can meet besides an *Error of the daemon.
+var (
+	ErrNoDaemon = errors.New("no daemon listens")                     // there is no socket, or nobody behind it
+	ErrCut      = errors.New("the daemon's answer was cut off")       // the connection ended before the last object
+	errAnswer   = errors.New("the daemon's answer is not understood") // not JSON, or not what the call answers
+)
+
+// Client talks to the daemon that listens at a socket. Every call is a
+// connection of its own. Methods may be called concurrently.
+type Client struct {
+	Socket string
+}
+
+// Dial connects to the socket, after making sure that both the socket and
+// whoever listens there belong to our own user: nothing is sent to anyone else.
+// It returns ErrNoDaemon when nobody listens, and an *Error when the path is
+// held by something or somebody else.
+func Dial(ctx context.Context, socket string) (*net.UnixConn, error) {
+	if err := ownSocket(socket); err != nil {
+		return nil, err
+	}
+	conn, err := connect(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	uid, _, err := peer(conn)
+	if err == nil && uid != os.Getuid() {
+		err = unavailable("%s is served by uid %d, not by you (uid %d)", socket, uid, os.Getuid())
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// ownSocket checks what stands at the path without following links.
+func ownSocket(path string) error {
+	stat, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNoDaemon
+	}
+	if err != nil {
+		return unavailable("socket %s: %v", path, err)
+	}
+	if stat.Mode().Type() != fs.ModeSocket {
+		return unavailable("%s is %s, not a socket", path, kindOf(stat.Mode()))
+	}
+	if sys, ok := stat.Sys().(*syscall.Stat_t); !ok || int(sys.Uid) != os.Getuid() {
+		return unavailable("socket %s belongs to another user", path)
+	}
+	return nil
+}
+
+func kindOf(mode fs.FileMode) string {
+	switch {
+	case mode.IsRegular():
+		return "a file"
+	case mode.IsDir():
+		return "a directory"
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case mode&fs.ModeNamedPipe != 0:
+		return "a pipe"
+	}
+	return "a device"
+}
+
+// connect waits while the listener's queue is full: the kernel answers that
+// with an error at once.
+func connect(ctx context.Context, socket string) (*net.UnixConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
+	defer cancel()
+	for wait := time.Millisecond; ; wait *= 2 {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		switch {
+		case err == nil:
+			return conn.(*net.UnixConn), nil
+		case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT):
+			return nil, ErrNoDaemon
+		case !errors.Is(err, syscall.EAGAIN):
+			return nil, unavailable("socket %s: %v", socket, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, unavailable("the daemon at %s does not accept connections", socket)
+		case <-time.After(wait):
+		}
+	}
+}
+
+func unavailable(format string, args ...any) *Error {
+	return &Error{Code: CodeDaemonUnavailable, Message: fmt.Sprintf(format, args...)}
+}
+
+// PeerPID is the process that listens at the socket.
+func (c *Client) PeerPID(ctx context.Context) (int, error) {
+	conn, err := Dial(ctx, c.Socket)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	_, pid, err := peer(conn)
+	return pid, err
+}
+
+// Call makes a call that answers one value and puts it into result, a pointer.
+// The daemon's refusal is an *Error; ErrNoDaemon and ErrCut are what they say.
+func (c *Client) Call(ctx context.Context, call string, args, result any) error {
+	stream, err := c.Stream(ctx, call, args)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	line, err := stream.line()
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(line, result); err != nil {
+		return fmt.Errorf("%w: %w", errAnswer, err)
+	}
+	return nil
+}
+
+// Stream makes a call that answers many values. The caller closes the Reader;
+// cancelling ctx ends it too, and the daemon stops working on the call.
+func (c *Client) Stream(ctx context.Context, call string, args any) (*Reader, error) {
+	request, err := encode(Request{V: Protocol, Call: call, Args: args})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", call, err)
+	}
+	if len(request) > MaxRequest {
+		return nil, invalid("%s: the request would be %d bytes, and at most %d are allowed", call, len(request), MaxRequest)
+	}
+	conn, err := Dial(ctx, c.Socket)
+	if err != nil {
+		return nil, err
+	}
+	r := &Reader{ctx: ctx, conn: conn, in: bufio.NewReaderSize(conn, 64<<10)}
+	r.stop = context.AfterFunc(ctx, func() { conn.Close() })
+	if err := conn.SetWriteDeadline(time.Now().Add(RequestTimeout)); err != nil {
+		r.Close()
+		return nil, r.broken(err)
+	}
+	// A daemon that refuses early has already answered when writing fails, so
+	// the answer is read in any case.
+	if _, err := conn.Write(request); err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		r.Close()
+		return nil, unavailable("the daemon at %s does not read", c.Socket)
+	}
+	return r, nil
+}
+
+// Reader reads the values of a stream, one after the other. It is for one
+// goroutine.
+type Reader struct {
+	ctx  context.Context
+	conn *net.UnixConn
+	stop func() bool
+	in   *bufio.Reader
+	long []byte
+	raw  []byte
+	last bool
+}
+
+// Next puts the next value into v, a pointer. It returns io.EOF after the last
+// object, an *Error when the daemon ends the stream with one, ErrCut when the
+// stream ends without either, and the context's error when that ended. The
+// last object of a stream of events is an event like the others.
+func (r *Reader) Next(v any) error {
+	if r.last {
+		return io.EOF
+	}
+	line, err := r.line()
+	if err != nil {
+		return err
+	}
+	if l, ok := v.(*LogLine); ok && parseLogLine(line, l) {
+		return nil
+	}
+	if bytes.Contains(line, []byte(`"event":`)) {
+		var e Event
+		if json.Unmarshal(line, &e) == nil && e.last() {
+			r.last = true
+			if _, ok := v.(*Event); !ok {
+				return io.EOF
+			}
+		}
+	}
+	if err := json.Unmarshal(line, v); err != nil {
+		return fmt.Errorf("%w: %w", errAnswer, err)
+	}
+	return nil
+}
+
+// Raw is the line that the last Next read, with its newline, as the daemon
+// sent it. It is valid until the next call of Next.
+func (r *Reader) Raw() []byte { return r.raw }
+
+// Buffered reports whether a part of the next value is here already, so that
+// output can be held back until there is nothing more to read.
+func (r *Reader) Buffered() bool { return r.in.Buffered() > 0 }
+
+// Close ends the conversation. Closing twice is closing once.
+func (r *Reader) Close() error {
+	r.stop()
+	return r.conn.Close()
+}
+
+// line reads the next line; an error object is returned as an *Error.
+func (r *Reader) line() ([]byte, error) {
+	line, err := r.read()
+	if err != nil {
+		return nil, r.broken(err)
+	}
+	r.raw = line
+	if !bytes.HasPrefix(line, []byte(`{"error":`)) {
+		return line, nil
+	}
+	var f failure
+	if err := json.Unmarshal(line, &f); err != nil || f.Error == nil {
+		return line, nil
+	}
+	r.last = true
+	return nil, f.Error
+}
+
+func (r *Reader) read() ([]byte, error) {
+	line, err := r.in.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return line, err
+	}
+	r.long = append(r.long[:0], line...)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		line, err = r.in.ReadSlice('\n')
+		r.long = append(r.long, line...)
+	}
+	return r.long, err
+}
+
+// broken is what a failed read means to the caller.
+func (r *Reader) broken(err error) error {
+	if ctxErr := r.ctx.Err(); ctxErr != nil {
+		return ctxErr
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return ErrCut
+	}
+	return fmt.Errorf("%w (%w)", ErrCut, err)
+}

@@ -1,0 +1,374 @@
+package ipc
+
+import "time"
+
+// Protocol is the number every request carries. Within one number nothing is
+// removed and nothing changes meaning.
+const Protocol = 1
+
+// Limits of a request.
+const (
+	MaxRequest     = 1 << 20         // bytes, the newline included
+	RequestTimeout = 5 * time.Second // to send it
+)
+
+// Request is the one line a client sends.
+type Request struct {
+	V    int    `json:"v"`
+	Call string `json:"call"`
+	Args any    `json:"args,omitempty"`
+}
+
+// The calls. A call answers one value unless it says "stream".
+const (
+	CallPing    = "ping"            // NoArgs → Daemon
+	CallUp      = "project.up"      // UpArgs → stream of Event
+	CallDown    = "project.down"    // DownArgs → stream of Event
+	CallPlan    = "project.plan"    // UpArgs → Plan
+	CallStatus  = "project.status"  // StatusArgs → Status
+	CallWatch   = "project.watch"   // StatusArgs → stream of Status, the current one first
+	CallList    = "project.list"    // NoArgs → Projects
+	CallHistory = "project.history" // HistoryArgs → History
+	CallEnv     = "project.env"     // EnvArgs → Env
+	CallWait    = "project.wait"    // WaitArgs → stream of Event
+	CallStart   = "service.start"   // ServiceArgs → stream of Event
+	CallStop    = "service.stop"    // ServiceArgs → stream of Event
+	CallRestart = "service.restart" // ServiceArgs → stream of Event
+	CallRun     = "service.run"     // RunArgs → stream of Event, then the last one carries Target
+	CallLogs    = "logs.read"       // LogsArgs → stream of LogLine
+	CallDoctor  = "doctor"          // NoArgs → Doctor
+	CallStopAll = "server.stop"     // NoArgs → stream of Event; the daemon ends when done
+)
+
+// NoArgs is for calls that take none.
+type NoArgs struct{}
+
+// Daemon answers ping.
+type Daemon struct {
+	PID       int       `json:"pid"`
+	Version   string    `json:"version"`
+	Protocol  int       `json:"protocol"`
+	StartedAt time.Time `json:"started_at"`
+	State     string    `json:"state_dir"`
+	Socket    string    `json:"socket"`
+	Log       string    `json:"log"`
+	Wanted    int       `json:"wanted"`   // services that are wanted, over all projects
+	Restored  bool      `json:"restored"` // what an earlier daemon left has been dealt with
+}
+
+// Project says which project a call is about: the directory of its file, and
+// the file when it is not the usual one.
+type Project struct {
+	Dir      string   `json:"dir"`
+	File     string   `json:"file,omitempty"`
+	Profiles []string `json:"profiles,omitempty"`
+}
+
+// UpArgs asks for services to be up.
+type UpArgs struct {
+	Project
+	Services      []string `json:"services,omitempty"` // none is all
+	Env           []string `json:"env,omitempty"`      // the client's environment, "KEY=value"
+	NoDeps        bool     `json:"no_deps,omitempty"`
+	ForceRecreate bool     `json:"force_recreate,omitempty"`
+	Pull          string   `json:"pull,omitempty"`   // "always", "missing", "never"; empty is missing
+	Detach        bool     `json:"detach,omitempty"` // done once the plan is accepted
+	WaitTimeout   string   `json:"wait_timeout,omitempty"`
+}
+
+// DownArgs asks for services to be down and, with Volumes, their data deleted.
+type DownArgs struct {
+	Project
+	Services []string `json:"services,omitempty"`
+	Volumes  bool     `json:"volumes,omitempty"`
+	Force    bool     `json:"force,omitempty"` // kill at once
+}
+
+// ServiceArgs names the services of start, stop and restart.
+type ServiceArgs struct {
+	Project
+	Services    []string `json:"services"`
+	Env         []string `json:"env,omitempty"` // start, restart: the client's environment
+	WaitTimeout string   `json:"wait_timeout,omitempty"`
+}
+
+// StatusArgs asks for a snapshot.
+type StatusArgs struct {
+	Project
+	Services []string `json:"services,omitempty"`
+	Reveal   bool     `json:"reveal,omitempty"`
+	Settle   bool     `json:"settle,omitempty"` // wait until a restore under way has come to rest
+}
+
+// HistoryArgs asks for the runs of services.
+type HistoryArgs struct {
+	Project
+	Services []string `json:"services,omitempty"`
+}
+
+// WaitArgs waits for services.
+type WaitArgs struct {
+	Project
+	Services []string `json:"services,omitempty"`
+	For      string   `json:"for,omitempty"` // "ready" (the default) or "exited"
+	Timeout  string   `json:"timeout,omitempty"`
+}
+
+// EnvArgs asks for an environment. Without Service it is what a dependent of
+// every service gets.
+type EnvArgs struct {
+	Project
+	Service string   `json:"service,omitempty"`
+	Env     []string `json:"env,omitempty"` // the client's, for what is inherited
+	Reveal  bool     `json:"reveal,omitempty"`
+}
+
+// RunArgs asks where and how a command is to be run for a service.
+type RunArgs struct {
+	Project
+	Service string   `json:"service"`
+	Mode    string   `json:"mode"`          // "run": on the host, dependencies up; "exec": inside the instance
+	Env     []string `json:"env,omitempty"` // the client's
+	NoDeps  bool     `json:"no_deps,omitempty"`
+}
+
+// LogsArgs selects log lines.
+type LogsArgs struct {
+	Project
+	Services []string `json:"services,omitempty"`
+	Follow   bool     `json:"follow,omitempty"`
+	Tail     int      `json:"tail"` // the last N lines of each service; -1 is all
+	Since    string   `json:"since,omitempty"`
+	Until    string   `json:"until,omitempty"`
+	After    uint64   `json:"after,omitempty"`
+	Grep     string   `json:"grep,omitempty"`
+	Stream   string   `json:"stream,omitempty"` // "stdout", "stderr"
+	Run      string   `json:"run,omitempty"`    // "current", "previous", a number; empty is both current and previous
+}
+
+// Status is SURFACE.md 2.
+type Status struct {
+	Version  int         `json:"version"`
+	Project  ProjectName `json:"project"`
+	Daemon   DaemonName  `json:"daemon"`
+	Services []Service   `json:"services"`
+}
+
+// ProjectName is a project as people know it. Label is Name, or "shop
+// (shop-2)" when another directory has that name too.
+type ProjectName struct {
+	Name  string `json:"name"`
+	Dir   string `json:"dir"`
+	Label string `json:"label,omitempty"`
+}
+
+// DaemonName is the daemon as status shows it; PID 0 when none runs.
+type DaemonName struct {
+	PID       int        `json:"pid"`
+	Version   string     `json:"version"`
+	StartedAt *time.Time `json:"started_at"`
+}
+
+// Service is one service of a Status. Keys are stable; 0 and "" mean none.
+type Service struct {
+	Name        string         `json:"name"`
+	Type        string         `json:"type"`
+	Runtime     string         `json:"runtime"`
+	Desired     string         `json:"desired"` // "up", "down"
+	State       string         `json:"state"`
+	Health      string         `json:"health"`
+	PID         int            `json:"pid"`
+	ContainerID string         `json:"container_id"`
+	Port        int            `json:"port"`
+	Ports       map[string]int `json:"ports"`
+	URL         string         `json:"url"`
+	Run         int            `json:"run"`
+	Restarts    int            `json:"restarts"`
+	ExitCode    *int           `json:"exit_code"`
+	Signal      string         `json:"signal"`
+	StartedAt   string         `json:"started_at"` // RFC 3339, or ""
+	ReadyAt     string         `json:"ready_at"`
+	Reason      string         `json:"reason"`
+	Code        string         `json:"code,omitempty"` // of the failure: "exited", "stop_failed"
+	Hint        string         `json:"hint,omitempty"`
+	DependsOn   []string       `json:"depends_on"`
+}
+
+// Event is one boot event, SURFACE.md 3. The last of a stream has no Service:
+// Event is "done" or "failed", Exit is set.
+type Event struct {
+	Time    time.Time `json:"time"`
+	Service string    `json:"service,omitempty"`
+	Event   string    `json:"event"`
+	Message string    `json:"message,omitempty"`
+	Current int64     `json:"current,omitempty"`
+	Total   int64     `json:"total,omitempty"`
+	Code    string    `json:"code,omitempty"`
+	Hint    string    `json:"hint,omitempty"`
+	Lines   []LogLine `json:"lines,omitempty"` // with "failed": the last the service wrote
+
+	Exit   *int    `json:"exit,omitempty"`
+	Status *Status `json:"status,omitempty"`
+	Target *Target `json:"target,omitempty"`
+}
+
+// What a boot event can say of a service.
+const (
+	EventPending   = "pending"
+	EventPreparing = "preparing"
+	EventProgress  = "progress"
+	EventStarting  = "starting"
+	EventStarted   = "started"
+	EventHealthy   = "healthy"
+	EventCompleted = "completed"
+	EventFailed    = "failed"
+	EventStopping  = "stopping"
+	EventStopped   = "stopped"
+	EventNote      = "note" // a sentence about the service or, without one, the project
+	EventDone      = "done"
+)
+
+// Target is where and how a client runs a command itself. With Container it
+// goes through the engine at Host; otherwise it is a child of the client.
+type Target struct {
+	Dir       string   `json:"dir"`
+	Env       []string `json:"env"`
+	Engine    string   `json:"engine,omitempty"`
+	Host      string   `json:"host,omitempty"` // of the engine: "unix:///var/run/docker.sock"
+	Container string   `json:"container,omitempty"`
+}
+
+// LogLine is one line of a log, SURFACE.md 3.
+type LogLine struct {
+	Seq          uint64    `json:"seq"`
+	Time         time.Time `json:"time"`
+	Service      string    `json:"service"`
+	Run          int       `json:"run"`
+	Stream       string    `json:"stream"` // "stdout", "stderr", "event", "gap"
+	Line         string    `json:"line"`
+	B64          []byte    `json:"b64,omitempty"` // the bytes, when Line had to be mended to be UTF-8
+	Partial      bool      `json:"partial,omitempty"`
+	MissingBytes int64     `json:"missing_bytes,omitempty"`
+}
+
+// Plan is what up would change.
+type Plan struct {
+	Changes []Change `json:"changes"`
+}
+
+// Change is one step of a Plan.
+type Change struct {
+	Service string `json:"service"`
+	Op      string `json:"op"` // "start", "stop", "restart", "keep"
+	Cause   string `json:"cause"`
+}
+
+// Projects is every project the daemon knows.
+type Projects struct {
+	Projects []ProjectSummary `json:"projects"`
+}
+
+// ProjectSummary is one line of status --all.
+type ProjectSummary struct {
+	ProjectName
+	Wanted  int       `json:"wanted"`
+	Ready   int       `json:"ready"`
+	Failed  int       `json:"failed"`
+	Missing bool      `json:"missing,omitempty"` // the directory is gone
+	UsedAt  time.Time `json:"used_at"`
+}
+
+// History is the last runs of services, newest first.
+type History struct {
+	Runs []Run `json:"runs"`
+}
+
+// Run is one run of a service.
+type Run struct {
+	Service  string `json:"service"`
+	Run      int    `json:"run"`
+	Start    string `json:"start"` // RFC 3339
+	Ready    string `json:"ready"`
+	End      string `json:"end"`
+	ExitCode *int   `json:"exit_code"`
+	Signal   string `json:"signal"`
+	Reason   string `json:"reason"`
+}
+
+// Env is a resolved environment, sorted by name.
+type Env struct {
+	Vars []Var `json:"vars"`
+}
+
+// Var is one variable and where its value is from. Value is "***" when it is
+// a secret and the call did not ask to reveal.
+type Var struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Origin string `json:"origin"` // "locald.toml:12", ".env", "injected (db)", "inherited"
+	Secret bool   `json:"secret,omitempty"`
+}
+
+// Doctor is what locald found on this machine.
+type Doctor struct {
+	Checks []Check `json:"checks"`
+}
+
+// Check is one finding. OK false makes doctor exit 1.
+type Check struct {
+	Area   string `json:"area"` // "engine", "containment", "daemon", "leftovers", "ports", "postgres"
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Error is a failure as people see it, SURFACE.md 1.
+type Error struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+	Service string `json:"service,omitempty"`
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Exit    int    `json:"-"`
+
+	// Problems are all that is wrong with a configuration; the fields above
+	// are the first of them.
+	Problems []Problem `json:"problems,omitempty"`
+}
+
+// Problem is one thing that is wrong with a configuration.
+type Problem struct {
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// The codes of an Error.
+const (
+	CodeConfigInvalid     = "config_invalid"
+	CodeUnknownService    = "unknown_service"
+	CodeUnknownProject    = "unknown_project"
+	CodePortTaken         = "port_taken"
+	CodeEngineUnavailable = "engine_unavailable"
+	CodeDaemonUnavailable = "daemon_unavailable"
+	CodeVersionMismatch   = "version_mismatch"
+	CodeImagePull         = "image_pull"
+	CodeCommandMissing    = "command_missing"
+	CodeWorkdirMissing    = "workdir_missing"
+	CodeProbeTimeout      = "probe_timeout"
+	CodeExited            = "exited"
+	CodeStopFailed        = "stop_failed"
+	CodeStateDamaged      = "state_damaged"
+	CodeDiskFull          = "disk_full"
+	CodePermissionDenied  = "permission_denied"
+	CodeInvalidRequest    = "invalid_request"
+	CodeTimeout           = "timeout"
+	CodeInternal          = "internal"
+)
