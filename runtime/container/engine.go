@@ -1,0 +1,179 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"github.com/locald/locald/runtime"
+)
+
+// errHangs is the cause of a context that was given up because the engine said
+// nothing, and errClosed of one that ended with the runtime.
+var (
+	errHangs  = errors.New("the engine does not answer")
+	errClosed = errors.New("the container runtime is closed")
+)
+
+// engine is a connection to one engine and how that engine differs.
+type engine struct {
+	cli     *client.Client
+	place   place
+	name    string // "docker", "podman"
+	version string
+	arch    string // of the images it runs: "amd64"
+	dialect dialect
+}
+
+// dialect is what engines that speak the Docker API do not have in common.
+type dialect struct {
+	events  []string            // to subscribe to; nil is all, where the engine cannot choose
+	removed string              // the event of a removal
+	logs    container.LogConfig // so that the engine's own copy of the output stays small
+}
+
+var dialects = map[string]dialect{
+	nameDocker: {
+		events:  []string{"die", "oom", "destroy", "health_status"},
+		removed: "destroy",
+		logs:    container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "1"}},
+	},
+	namePodman: {removed: "remove"},
+}
+
+func (e *engine) close() { _ = e.cli.Close() }
+
+// The patience with one call: after quiet the engine is asked for a sign of
+// life, and given up when none comes within pingTime.
+const (
+	quiet    = 2 * time.Second
+	pingTime = 3 * time.Second
+)
+
+// watched returns a context for one call that ends, with the cause errHangs,
+// when the engine stops answering. The call itself may take as long as it
+// needs.
+func (e *engine) watched(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		tick := time.NewTicker(quiet)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if err := e.ping(ctx); err != nil && ctx.Err() == nil {
+				cancel(errHangs)
+				return
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+func (e *engine) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTime)
+	defer cancel()
+	_, err := e.cli.Ping(ctx, client.PingOptions{})
+	return err
+}
+
+// fault makes an error of a call readable: an engine that went away is
+// ErrUnavailable, whatever the connection said. ctx is the one the call had.
+func (e *engine) fault(ctx context.Context, what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(context.Cause(ctx), errHangs):
+		return fmt.Errorf("%s: %w", what, unavailable(e.place, "hangs: it stopped answering", hintRestart(e.place)))
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", what, context.Cause(ctx))
+	case lost(err):
+		return fmt.Errorf("%s: %w", what, unavailable(e.place, "went away: "+err.Error(), hintRestart(e.place)))
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// lost reports whether a call failed in a way that leaves open what the engine
+// did with it.
+func lost(err error) bool {
+	var network net.Error
+	return client.IsErrConnectionFailed(err) || errors.As(err, &network) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+func (e *engine) inspect(ctx context.Context, id string) (container.InspectResponse, error) {
+	ctx, done := e.watched(ctx)
+	defer done()
+	found, err := e.cli.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	return found.Container, e.fault(ctx, "inspect "+short(id), err)
+}
+
+func (e *engine) list(ctx context.Context, labels ...string) ([]container.Summary, error) {
+	ctx, done := e.watched(ctx)
+	defer done()
+	filters := make(client.Filters)
+	for _, label := range labels {
+		filters.Add("label", label)
+	}
+	found, err := e.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+	return found.Items, e.fault(ctx, "list containers", err)
+}
+
+// remove deletes a container with its anonymous volumes, running or not. One
+// that is not there is removed.
+func (e *engine) remove(ctx context.Context, id string) error {
+	ctx, done := e.watched(ctx)
+	defer done()
+	_, err := e.cli.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	if notFound(err) {
+		return nil
+	}
+	if conflict(err) { // somebody else is removing it; the wait ends when it is gone
+		return e.settle(ctx, id, container.WaitConditionRemoved)
+	}
+	return e.fault(ctx, "remove "+short(id), err)
+}
+
+// settle waits until the engine is through with a container that has ended:
+// its ports are free only then.
+func (e *engine) settle(ctx context.Context, id string, until container.WaitCondition) error {
+	ctx, done := e.watched(ctx)
+	defer done()
+	waiting := e.cli.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: until})
+	select {
+	case <-waiting.Result:
+		return nil
+	case err := <-waiting.Error:
+		if notFound(err) {
+			return nil
+		}
+		return e.fault(ctx, "wait for "+short(id), err)
+	case <-ctx.Done():
+		return e.fault(ctx, "wait for "+short(id), ctx.Err())
+	}
+}
+
+func short(id string) string { return id[:min(len(id), 12)] }
+
+// said strips what the client puts before the engine's own words.
+func said(err error) string {
+	const prefix = "Error response from daemon: "
+	text := err.Error()
+	if len(text) > len(prefix) && text[:len(prefix)] == prefix {
+		return text[len(prefix):]
+	}
+	return text
+}
+
+var _ runtime.Runtime = (*Runtime)(nil)

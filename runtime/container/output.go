@@ -1,0 +1,169 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/client"
+
+	"github.com/locald/locald/runtime"
+)
+
+// outputTime is how long the engine has, after a container's end, to hand over
+// the rest of what it wrote.
+const outputTime = 10 * time.Second
+
+// sink is one of the two streams of a run. A store that takes no more must not
+// hold up the container, so what it refuses is thrown away.
+type sink struct {
+	file *os.File // nil: nobody reads
+	full bool
+	last *atomic.Int64
+}
+
+func (s *sink) Write(b []byte) (int, error) {
+	s.last.Store(time.Now().UnixNano())
+	if s.file == nil || s.full {
+		return len(b), nil
+	}
+	if _, err := s.file.Write(b); err != nil {
+		s.full = true
+	}
+	return len(b), nil
+}
+
+func (s *sink) close() {
+	if s.file != nil {
+		_ = s.file.Close()
+	}
+}
+
+// output is what a container writes, on its way to the log store.
+type output struct {
+	i              *instance
+	stdout, stderr sink
+	last           atomic.Int64 // when something last came, in nanoseconds
+}
+
+// openOutput opens the run's log streams.
+func (r *Runtime) openOutput(spec runtime.Spec) (*output, error) {
+	o := &output{}
+	o.stdout.last, o.stderr.last = &o.last, &o.last
+	if r.options.Streams == nil || spec.Log == "" {
+		return o, nil
+	}
+	var err error
+	o.stdout.file, o.stderr.file, err = r.options.Streams(spec.Log, spec.Run)
+	return o, err
+}
+
+func (o *output) close() {
+	o.stdout.close()
+	o.stderr.close()
+}
+
+// attach connects to the output of a container that has not started, so that
+// nothing can be missed.
+func (e *engine) attach(ctx context.Context, id string) (client.HijackedResponse, error) {
+	ctx, done := e.watched(ctx)
+	defer done()
+	stream, err := e.cli.ContainerAttach(ctx, id, client.ContainerAttachOptions{Stream: true, Stdout: true, Stderr: true})
+	return stream.HijackedResponse, e.fault(ctx, "attach to "+short(id), err)
+}
+
+// pump hands the output over until it ends. A stream that breaks while the
+// container lives is resumed from the engine's own copy, at the time of the
+// last bytes that came.
+func (o *output) pump(stream io.ReadCloser, source io.Reader) {
+	defer close(o.i.output)
+	defer o.close()
+	o.last.Store(time.Now().UnixNano())
+	for {
+		o.copy(stream, source)
+		if o.whole() {
+			return
+		}
+		over := o.i.hasEnded() // then this is all there is
+		logs, err := o.resume()
+		if err != nil {
+			return
+		}
+		stream, source = logs, logs
+		if over {
+			o.copy(stream, source)
+			return
+		}
+	}
+}
+
+// copy reads one stream to its end, which it brings about itself when the
+// runtime is closed or the container's end was long ago.
+func (o *output) copy(stream io.ReadCloser, source io.Reader) {
+	closing := context.AfterFunc(o.i.r.life, func() {
+		_ = stream.Close()
+		o.close() // a write to a store that does not read ends too
+	})
+	defer closing()
+	copied := make(chan struct{})
+	o.i.r.running.Go(func() {
+		select {
+		case <-copied:
+			return
+		case <-o.i.ended:
+		}
+		late := time.NewTimer(outputTime)
+		defer late.Stop()
+		select {
+		case <-copied:
+		case <-late.C:
+			_ = stream.Close()
+		}
+	})
+	_, _ = stdcopy.StdCopy(&o.stdout, &o.stderr, source)
+	close(copied)
+	_ = stream.Close()
+}
+
+// whole reports whether the stream stopped because the container did. The end
+// of the stream and the event of the end come in any order. An end of which
+// there was no event came while the engine was away, and the stream broke off
+// before it.
+func (o *output) whole() bool {
+	const apart = time.Second
+	timer := time.NewTimer(apart)
+	defer timer.Stop()
+	select {
+	case <-o.i.ended:
+		return o.i.wasSeen()
+	case <-o.i.r.life.Done():
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// resume opens the engine's copy of the output where the stream broke off. It
+// tries until the engine is back.
+func (o *output) resume() (io.ReadCloser, error) {
+	const shortest, longest = 100 * time.Millisecond, 2 * time.Second
+	since := unixNano(time.Unix(0, o.last.Load()+1))
+	for pause := shortest; ; pause = min(pause*2, longest) {
+		logs, err := o.i.e.cli.ContainerLogs(o.i.r.life, o.i.id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Follow: true, Since: since})
+		if err == nil {
+			return logs, nil
+		}
+		if !lost(err) {
+			return nil, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-o.i.r.life.Done():
+			return nil, errors.New("closed")
+		}
+	}
+}

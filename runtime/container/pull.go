@@ -1,0 +1,269 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/client"
+
+	"github.com/locald/locald/runtime"
+)
+
+// pullTries is how often a pull is tried that breaks on the way.
+const pullTries = 3
+
+// Prepare sees to it that the image is there, as spec.Image.Pull says. Its
+// progress adds up the bytes of all layers, ten times a second at most.
+func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(runtime.Progress)) error {
+	if err := check(spec); err != nil {
+		return err
+	}
+	name, err := reference.ParseNormalizedNamed(spec.Image.Name)
+	if err != nil {
+		return invalid("config_invalid", "", "image %q is not an image's name: %v", spec.Image.Name, err)
+	}
+	e, err := r.connect(ctx)
+	if err != nil {
+		return err
+	}
+	if err := checkBinds(spec, e.place.host); err != nil {
+		return err
+	}
+	if spec.Image.Pull != runtime.PullAlways {
+		found, err := e.image(ctx, spec)
+		if err != nil || found != nil {
+			return err
+		}
+		if spec.Image.Pull == runtime.PullNever {
+			return absent(spec)
+		}
+	}
+	p := &pull{e: e, image: spec.Image.Name, domain: reference.Domain(name), report: report}
+	p.auth = credentials(ctx, r.options.Getenv, p.domain)
+	return p.run(ctx)
+}
+
+// absent is the error for an image that must be there and is not.
+func absent(spec runtime.Spec) error {
+	return &runtime.Fault{
+		Code: codePull, Hint: "docker pull " + spec.Image.Name,
+		Err: fmt.Errorf("image %s is not on this machine", spec.Image.Name),
+	}
+}
+
+const codePull = "image_pull"
+
+// image returns the configuration of the spec's image, nil when the engine
+// does not have it.
+func (e *engine) image(ctx context.Context, spec runtime.Spec) (*dockerspec.DockerOCIImageConfig, error) {
+	ctx, done := e.watched(ctx)
+	defer done()
+	found, err := e.cli.ImageInspect(ctx, spec.Image.Name)
+	switch {
+	case notFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, e.fault(ctx, "image "+spec.Image.Name, err)
+	case found.Config == nil:
+		return &dockerspec.DockerOCIImageConfig{}, nil
+	}
+	return found.Config, nil
+}
+
+// pull is one image on its way.
+type pull struct {
+	e      *engine
+	image  string
+	domain string
+	auth   string
+	report func(runtime.Progress)
+}
+
+func (p *pull) run(ctx context.Context) error {
+	pause := time.Second / 2
+	for try := 1; ; try++ {
+		begun, err := p.try(ctx)
+		if err == nil || ctx.Err() != nil || errors.Is(err, runtime.ErrUnavailable) {
+			return err
+		}
+		if try == pullTries || !passing(err, begun) {
+			return p.fault(err)
+		}
+		p.report(runtime.Progress{Step: fmt.Sprintf("pulling %s: %s; trying again", p.image, said(err))})
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		pause *= 4
+	}
+}
+
+// try pulls once. begun says whether the registry had anything to give.
+func (p *pull) try(ctx context.Context) (begun bool, err error) {
+	ctx, done := p.e.watched(ctx)
+	defer done()
+	step := "pulling " + p.image
+	p.report(runtime.Progress{Step: step})
+	stream, err := p.e.cli.ImagePull(ctx, p.image, client.ImagePullOptions{RegistryAuth: p.auth})
+	if err != nil {
+		return false, p.broken(ctx, err)
+	}
+	defer stream.Close()
+	layers := layers{}
+	var last time.Time
+	for m, err := range stream.JSONMessages(ctx) {
+		if err != nil {
+			return begun, p.broken(ctx, err)
+		}
+		if m.Error != nil {
+			return begun, errors.New(m.Error.Message)
+		}
+		begun = begun || m.Progress != nil
+		layers.add(m)
+		const interval = time.Second / 10
+		if now := time.Now(); now.Sub(last) >= interval {
+			last = now
+			p.report(layers.progress(p.image))
+		}
+	}
+	if ctx.Err() != nil {
+		return begun, p.broken(ctx, ctx.Err())
+	}
+	final := layers.progress(p.image)
+	final.Current = final.Total
+	p.report(final)
+	return true, nil
+}
+
+// broken keeps the registry's errors as they are and makes the engine's own
+// absence ErrUnavailable.
+func (p *pull) broken(ctx context.Context, err error) error {
+	if ctx.Err() != nil || client.IsErrConnectionFailed(err) || cerrdefs.IsInvalidArgument(err) {
+		return p.e.fault(ctx, "pull "+p.image, err)
+	}
+	return err
+}
+
+// layers is how far each layer has come, by the engine's short ID.
+type layers map[string]layer
+
+type layer struct {
+	loaded, size       int64
+	unpacked, unpacks  int64
+	waiting, unpacking bool
+	trouble            string
+}
+
+func (l layers) add(m jsonstream.Message) {
+	if m.ID == "" || m.Progress == nil && !strings.HasSuffix(m.Status, "complete") && !strings.HasPrefix(m.Status, "Retrying") {
+		return
+	}
+	one := l[m.ID]
+	one.trouble = ""
+	switch {
+	case m.Status == "Downloading" && m.Progress != nil:
+		one.loaded, one.size = m.Progress.Current, max(m.Progress.Total, one.size)
+	case m.Status == "Extracting" && m.Progress != nil:
+		one.loaded = one.size
+		one.unpacked, one.unpacks = m.Progress.Current, m.Progress.Total
+	case m.Status == "Download complete":
+		one.loaded = one.size
+	case m.Status == "Pull complete":
+		one.loaded, one.unpacked = one.size, one.unpacks
+	case strings.HasPrefix(m.Status, "Retrying"):
+		one.trouble = strings.ToLower(m.Status)
+	}
+	l[m.ID] = one
+}
+
+// progress adds up. Downloads come first; when they are done, unpacking.
+func (l layers) progress(image string) runtime.Progress {
+	load, unpack := runtime.Progress{Step: "pulling " + image}, runtime.Progress{Step: "unpacking " + image}
+	for id, one := range l {
+		load.Current += one.loaded
+		load.Total += one.size
+		unpack.Current += one.unpacked
+		unpack.Total += one.unpacks
+		if one.trouble != "" {
+			load.Step = fmt.Sprintf("pulling %s: layer %s: %s", image, id, one.trouble)
+		}
+	}
+	if load.Current == load.Total && unpack.Total > 0 {
+		return unpack
+	}
+	return load
+}
+
+// The words by which registries' and networks' failures are told apart: the
+// API passes them on as text.
+var (
+	wordsUnreachable = []string{
+		"connection refused", "no such host", "i/o timeout", "network is unreachable", "no route to host", "server misbehaving",
+		"Client.Timeout", "TLS handshake timeout", "context deadline exceeded", "request canceled while waiting for connection",
+	}
+	wordsBroken = []string{"EOF", "connection reset", "broken pipe", "received unexpected HTTP status: 5", "500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway", "short read", "filesystem layer verification failed"}
+	wordsLogin  = []string{"unauthorized", "no basic auth credentials", "authentication required", "401 Unauthorized"}
+	wordsDenied = []string{"pull access denied", "requested access to the resource is denied", "denied:"}
+	wordsNone   = []string{"manifest unknown", "not found", "name unknown"}
+	wordsArch   = []string{"no matching manifest", "no image found in manifest list"}
+)
+
+func mentions(err error, words []string) bool {
+	for _, word := range words {
+		if strings.Contains(err.Error(), word) {
+			return true
+		}
+	}
+	return false
+}
+
+// passing reports whether trying again may help: the registry answered before,
+// or said that the fault is its own.
+func passing(err error, begun bool) bool {
+	return mentions(err, wordsBroken) || begun && mentions(err, wordsUnreachable)
+}
+
+// fault says which of the ways to fail it was, and what to type. Those that
+// will not pass by themselves are ErrInvalid.
+func (p *pull) fault(err error) error {
+	var what, hint string
+	code, lasting := codePull, false
+	switch {
+	case strings.Contains(err.Error(), "no space left on device"):
+		code, what, hint = "disk_full", "the engine's disk is full", "docker system df"
+	case mentions(err, wordsArch):
+		what, hint, lasting = fmt.Sprintf("%s has nothing for linux/%s", p.domain, p.e.arch), "docker manifest inspect "+p.image, true
+	case mentions(err, wordsUnreachable):
+		what, hint = p.domain+" cannot be reached", "curl -I https://"+p.endpoint()+"/v2/"
+	case mentions(err, wordsDenied):
+		what, hint, lasting = "it does not exist on "+p.domain+", or needs a login", "docker login "+p.domain, true
+	case mentions(err, wordsLogin):
+		what, hint, lasting = p.domain+" wants a login", "docker login "+p.domain, true
+	case mentions(err, wordsNone):
+		what, hint, lasting = "it does not exist on "+p.domain, "docker pull "+p.image, true
+	case mentions(err, wordsBroken):
+		what, hint = p.domain+" broke off", "docker pull "+p.image
+	default:
+		what, hint = "cannot be pulled from "+p.domain, "docker pull "+p.image
+	}
+	failed := fmt.Errorf("image %s: %s: %s", p.image, what, said(err))
+	if lasting {
+		failed = kind{failed.Error(), runtime.ErrInvalid}
+	}
+	return &runtime.Fault{Code: code, Hint: hint, Err: failed}
+}
+
+func (p *pull) endpoint() string {
+	if p.domain == "docker.io" {
+		return "registry-1.docker.io"
+	}
+	return p.domain
+}

@@ -1,0 +1,260 @@
+package container
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/client"
+
+	"github.com/locald/locald/runtime"
+)
+
+// resyncTime is how often everything is listed although no event said
+// anything: event streams drop.
+const resyncTime = 30 * time.Second
+
+// replay is how much of the past is asked for with a subscription. The engine
+// answers before it has subscribed.
+const replay = time.Second
+
+// watch is the state of the one event stream.
+type watch struct {
+	kick chan struct{} // try again now
+
+	mu       sync.Mutex
+	up       bool
+	attempts int // that failed
+	err      error
+	changed  chan struct{} // closed and replaced with every change
+}
+
+func newWatch() *watch {
+	return &watch{kick: make(chan struct{}, 1), changed: make(chan struct{})}
+}
+
+// await returns once the stream is there, or with the error of the next
+// attempt to get it.
+func (w *watch) await(ctx, life context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := w.attempts
+	for !w.up {
+		if w.attempts > before {
+			return w.err
+		}
+		changed := w.changed
+		w.mu.Unlock()
+		select {
+		case w.kick <- struct{}{}:
+		default:
+		}
+		var err error
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-life.Done():
+			err = closed()
+		}
+		w.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// set records a change of fortune and reports whether it was one.
+func (w *watch) set(err error) (news bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	news = w.up != (err == nil)
+	w.up, w.err = err == nil, err
+	if err != nil {
+		w.attempts++
+	}
+	close(w.changed)
+	w.changed = make(chan struct{})
+	return news
+}
+
+// follow keeps the event stream up until the runtime is closed.
+func (r *Runtime) follow(e *engine, w *watch) {
+	const shortest, longest = 50 * time.Millisecond, 2 * time.Second
+	pause := shortest
+	seen := false
+	for {
+		err := r.subscribe(e, func() {
+			if w.set(nil) && seen {
+				r.options.Away(nil)
+			}
+			seen = true
+			pause = shortest
+		})
+		if r.life.Err() != nil {
+			return
+		}
+		if w.set(err) {
+			r.options.Away(err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-w.kick:
+		case <-r.life.Done():
+			return
+		}
+		pause = min(pause*2, longest)
+	}
+}
+
+// subscribe reads events until the stream breaks. It subscribes before it
+// lists, so that what happens in between is seen at least once.
+func (r *Runtime) subscribe(e *engine, up func()) error {
+	ctx, cancel := context.WithCancelCause(r.life)
+	defer cancel(nil)
+	patience := time.AfterFunc(answerTime, func() { cancel(errHangs) })
+	filters := make(client.Filters).Add("type", "container").Add("label", labelInstance)
+	for _, action := range e.dialect.events {
+		filters.Add("event", action)
+	}
+	since := time.Now().Add(-replay)
+	stream := e.cli.Events(ctx, client.EventsListOptions{Since: unixNano(since), Filters: filters})
+	patience.Stop()
+	if err := r.resync(ctx, e); err != nil {
+		return err
+	}
+	up()
+	tick := time.NewTicker(resyncTime)
+	defer tick.Stop()
+	for {
+		select {
+		case m := <-stream.Messages:
+			r.event(e, m)
+		case err := <-stream.Err:
+			return e.fault(ctx, "events", errOr(err))
+		case <-tick.C:
+			if err := r.resync(ctx, e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func unixNano(t time.Time) string {
+	return strconv.FormatInt(t.Unix(), 10) + "." + nine(t.Nanosecond())
+}
+
+func nine(n int) string {
+	digits := strconv.Itoa(n)
+	return strings.Repeat("0", 9-len(digits)) + digits
+}
+
+func (r *Runtime) event(e *engine, m events.Message) {
+	i := r.tracked()[m.Actor.ID]
+	if i == nil {
+		return
+	}
+	at := time.Unix(0, m.TimeNano)
+	action := string(m.Action)
+	switch {
+	case action == "oom":
+		i.outOfMemory()
+	case action == "die":
+		i.sawEnd()
+		code, err := strconv.Atoi(m.Actor.Attributes["exitCode"])
+		r.died(i, exitOf(code, at), err == nil)
+	case action == e.dialect.removed:
+		i.sawEnd()
+		i.finish(runtime.Exit{At: at, Reason: removedByOther})
+	case strings.HasPrefix(action, "health_status"):
+		_, status, _ := strings.Cut(action, ": ")
+		if status == "" {
+			status = m.Actor.Attributes["health_status"]
+		}
+		i.setHealth(status)
+	}
+}
+
+const (
+	removedByOther = "removed by someone else"
+	outOfMemory    = "killed by the kernel for memory"
+)
+
+// died settles how an instance ended. Only a SIGKILL that was not ours needs
+// another look: at who or what sent it.
+func (r *Runtime) died(i *instance, exit runtime.Exit, known bool) {
+	exit.Known = known
+	if known && (exit.Signal != "SIGKILL" || i.wasKilled()) {
+		i.finish(exit)
+		return
+	}
+	r.running.Go(func() {
+		state, err := i.state(r.life)
+		switch {
+		case notFound(err):
+			exit.Reason = removedByOther
+		case err != nil: // the event said enough
+		case state.Status == container.StateRemoving || state.Dead:
+			exit.Reason = removedByOther
+		case !known:
+			exit = exitOf(state.ExitCode, exit.At)
+		}
+		if err == nil && state.OOMKilled {
+			exit.Reason = outOfMemory
+		}
+		i.finish(exit)
+	})
+}
+
+// resync compares what is tracked with what the engine has.
+func (r *Runtime) resync(ctx context.Context, e *engine) error {
+	tracked := r.tracked() // first, so that each of these must be in the list
+	found, err := e.list(ctx, labelInstance)
+	if err != nil {
+		return err
+	}
+	there := make(map[string]container.Summary, len(found))
+	for _, c := range found {
+		there[c.ID] = c
+		if tracked[c.ID] == nil {
+			if err := r.clearLost(ctx, e, c); err != nil {
+				return err
+			}
+		}
+	}
+	for id, i := range tracked {
+		c, ok := there[id]
+		if !ok {
+			i.finish(runtime.Exit{At: time.Now(), Reason: removedByOther})
+			continue
+		}
+		if i.hasEnded() || alive(c.State) && !i.Info().Healthcheck || c.State == container.StateCreated {
+			continue
+		}
+		if err := i.recheck(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clearLost removes a container, and its network, if its start was given up.
+func (r *Runtime) clearLost(ctx context.Context, e *engine, c container.Summary) error {
+	run := runtime.RunID(c.Labels[labelRun])
+	if !r.isLost(run) {
+		return nil
+	}
+	if err := e.remove(ctx, c.ID); err != nil {
+		return err
+	}
+	r.lose(run, false)
+	if network := c.Labels[labelNetwork]; network != "" {
+		return r.networks.drop(ctx, e, network)
+	}
+	return nil
+}
