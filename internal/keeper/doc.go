@@ -1,0 +1,31 @@
+// Package keeper holds the children and the pipes of all services of one
+// daemon in one process of its own, which outlives a crash of the daemon.
+//
+// It does not restart, does not judge health, does not know projects or
+// dependencies, and adopts nothing: when its connection to the daemon ends it
+// stops every run gracefully and exits. It may import internal/logs only.
+//
+// The daemon's side is a Keeper; the other side is Main, the hidden command
+// "locald keeper". They speak frames of JSON over a socket pair, with file
+// descriptors beside them.
+//
+// # Marks
+//
+// Every process of a run is marked twice, so that it can be told apart after
+// the daemon and the keeper are gone: by the environment variable LOCALD_MARK,
+// which says in words whose it is, and by a number in the hard limit of
+// RLIMIT_LOCKS. That limit has had no effect since Linux 2.4.25, is inherited
+// by fork and exec, can be read of any process, and cannot be raised without
+// privilege; so it stays on processes that overwrite their environment. See
+// Mark for the layout.
+//
+// # What proves that a run has ended
+//
+// The keeper is a subreaper, so whoever loses its parent becomes the keeper's
+// child. A living descendant of a run has therefore a chain of parents up to a
+// child of the keeper, and a run whose main process was reaped and to which no
+// other child of the keeper belongs has left nothing, whatever its processes
+// did to their session, group or environment. A child that carries no mark at
+// all belongs to every run that may have been its ancestor, and is ended with
+// the last of them.
+package keeper

@@ -1,0 +1,60 @@
+package keeper
+
+import (
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+type unixProcAttr = syscall.ProcAttr
+
+// forkExec starts a program with an empty signal mask. The descriptors are the
+// child's 0, 1 and 2, and it has no others.
+func forkExec(path string, argv []string, attr *unixProcAttr) (int, error) {
+	// The child gets the mask of the thread that forks, which may be what locald
+	// itself was started with.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
+		return 0, err
+	}
+	return syscall.ForkExec(path, argv, attr)
+}
+
+// nobody is whom a process in a user namespace of its own sees itself as.
+const nobody = 65534
+
+func asNobody(attr *unix.SysProcAttr) {
+	attr.Cloneflags = unix.CLONE_NEWUSER
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getuid(), Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getgid(), Size: 1}}
+}
+
+// spare is how many processes are left to locald when its services have used
+// up what the user may have. Without them the Go runtime ends with the first
+// thread that it cannot make.
+const spare = 100
+
+// leaveRoom lowers the number of processes that a service may see before it
+// cannot fork.
+func leaveRoom(pid int) {
+	var own unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NPROC, &own) != nil || own.Cur == unix.RLIM_INFINITY || own.Cur <= 2*spare {
+		return
+	}
+	lower := unix.Rlimit{Cur: own.Cur - spare, Max: min(own.Max, own.Cur-spare)}
+	// A service that has ended meanwhile has no need of it.
+	_ = unix.Prlimit(pid, unix.RLIMIT_NPROC, &lower, nil)
+}
+
+// ticks is the time since boot in the unit of process.start.
+func ticks() uint64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	const perSecond = 100 // USER_HZ, the same on every architecture that Go runs on
+	return uint64(ts.Sec)*perSecond + uint64(ts.Nsec)/(1e9/perSecond)
+}

@@ -1,0 +1,244 @@
+package keeper
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is what /proc/PID/stat says.
+type process struct {
+	pid, parent, group int
+	state              byte
+	start              uint64 // clock ticks since boot
+}
+
+func (p process) dead() bool    { return p.state == 'Z' || p.state == 'X' }
+func (p process) stopped() bool { return p.state == 'T' || p.state == 't' }
+
+func readProcess(pid int) (p process, ok bool) {
+	var buf [1024]byte
+	b := readProc(pid, "stat", buf[:])
+	// The name may hold anything, so the fields are counted from its end.
+	i := bytes.LastIndexByte(b, ')')
+	if i < 0 {
+		return process{}, false
+	}
+	fields := bytes.Fields(b[i+1:])
+	if len(fields) < 20 {
+		return process{}, false
+	}
+	p = process{pid: pid, state: fields[0][0]}
+	p.parent, _ = strconv.Atoi(string(fields[1]))
+	p.group, _ = strconv.Atoi(string(fields[2]))
+	p.start, _ = strconv.ParseUint(string(fields[19]), 10, 64)
+	return p, true
+}
+
+// readProc reads what fits into buf of a file of a process.
+func readProc(pid int, name string, buf []byte) []byte {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	n := 0
+	for n < len(buf) {
+		m, err := unix.Read(fd, buf[n:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || m <= 0 {
+			break
+		}
+		n += m
+	}
+	return buf[:n]
+}
+
+// eachProcess calls f with the processes of the machine, each as it is listed:
+// a process that hops from PID to PID would outrun a list that is read first.
+func eachProcess(f func(pid int)) error {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(32)
+		for _, name := range names {
+			if pid, err := strconv.Atoi(name); err == nil {
+				f(pid)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// childrenOf returns the children of a process, zombies included. ok is false
+// when the kernel does not tell.
+func childrenOf(pid int) (children []int, ok bool) {
+	dir, err := os.Open("/proc/" + strconv.Itoa(pid) + "/task")
+	if err != nil {
+		return nil, false
+	}
+	tasks, err := dir.Readdirnames(-1)
+	_ = dir.Close()
+	if err != nil {
+		return nil, false
+	}
+	buf, pooled := chunks.Get().(*[chunk]byte)
+	if !pooled {
+		return nil, false
+	}
+	defer chunks.Put(buf)
+	for _, task := range tasks {
+		b, err := readChildren(pid, task, buf[:])
+		if err != nil {
+			continue // the thread has ended, and its children went to another
+		}
+		ok = true
+		for field := range bytes.FieldsSeq(b) {
+			if child, err := strconv.Atoi(string(field)); err == nil {
+				children = append(children, child)
+			}
+		}
+	}
+	return children, ok
+}
+
+func readChildren(pid int, task string, buf []byte) ([]byte, error) {
+	f, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/task/"+task+"/children", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(f)
+	n := 0
+	for {
+		if n == len(buf) {
+			buf = append(buf, make([]byte, len(buf))...)
+		}
+		m, err := unix.Read(f, buf[n:])
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return nil, err
+		case m == 0:
+			return buf[:n], nil
+		default:
+			n += m
+		}
+	}
+}
+
+// lockLimit reads the hard limit that marks a process, also of a zombie.
+func lockLimit(pid int) (limit uint64, ok bool) {
+	var l unix.Rlimit
+	if unix.Prlimit(pid, unix.RLIMIT_LOCKS, nil, &l) == nil {
+		return l.Max, true
+	}
+	// Of another user's process prlimit tells nothing; the file does.
+	var buf [4096]byte
+	_, line, found := bytes.Cut(readProc(pid, "limits", buf[:]), []byte("Max file locks"))
+	line, _, _ = bytes.Cut(line, []byte("\n"))
+	fields := bytes.Fields(line)
+	if !found || len(fields) < 2 {
+		return 0, false
+	}
+	if limit, err := strconv.ParseUint(string(fields[1]), 10, 64); err == nil {
+		return limit, true
+	}
+	return ^uint64(0), true
+}
+
+func setLockLimit(limit uint64) error {
+	return unix.Prlimit(0, unix.RLIMIT_LOCKS, &unix.Rlimit{Cur: limit, Max: limit}, nil)
+}
+
+func environ(pid int) []byte {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// Holds reports whether the process belongs to the marked run: it carries its
+// number, or its words in its environment.
+func (m Mark) Holds(pid int) bool {
+	numbered := false
+	if limit, ok := lockLimit(pid); ok && m.Number != 0 {
+		number, ours := numberOf(m.Owner, limit)
+		if ours && number != m.Number {
+			return false
+		}
+		numbered = ours
+	}
+	runs := runsOf(m.Owner, environ(pid))
+	if len(runs) == 0 || m.Run == "" {
+		return numbered
+	}
+	// Another keeper may have drawn the same numbers, but runs never repeat.
+	return slices.Contains(runs, m.Run)
+}
+
+// Boot identifies the boot of the machine. A mark means nothing in another.
+func Boot() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b)), err
+}
+
+// survivor says why a process is still there.
+func survivor(pid int, refused error) Survivor {
+	s := Survivor{PID: pid, Reason: "did not end on SIGKILL"}
+	p, ok := readProcess(pid)
+	switch {
+	case errors.Is(refused, unix.EPERM):
+		s.Reason = "belongs to " + ownerOf(pid)
+	case ok && p.state == 'D':
+		s.Reason = "uninterruptible"
+		var buf [128]byte
+		if where := strings.TrimSpace(string(readProc(pid, "wchan", buf[:]))); where != "" && where != "0" {
+			s.Reason += " in " + where
+		}
+	}
+	return s
+}
+
+func ownerOf(pid int) string {
+	var st unix.Stat_t
+	if unix.Stat("/proc/"+strconv.Itoa(pid), &st) != nil {
+		return "another user"
+	}
+	if u, err := user.LookupId(strconv.Itoa(int(st.Uid))); err == nil {
+		return u.Username
+	}
+	return fmt.Sprintf("user %d", st.Uid)
+}
+
+// ourChildren returns the children of this process, zombies included.
+func ourChildren() []int {
+	if children, ok := childrenOf(os.Getpid()); ok {
+		return children
+	}
+	var children []int
+	_ = eachProcess(func(pid int) {
+		if p, ok := readProcess(pid); ok && p.parent == os.Getpid() {
+			children = append(children, pid)
+		}
+	})
+	return children
+}

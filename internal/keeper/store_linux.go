@@ -1,0 +1,147 @@
+package keeper
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/locald/locald/internal/logs"
+)
+
+// stores are the log stores that this keeper writes, each opened when the first
+// byte for it comes.
+type stores struct {
+	log  *slog.Logger
+	keep Retention
+
+	mu      sync.Mutex
+	writers map[string]*logs.Writer
+	foreign map[place][]*stream // those that Stream made, until they have ended
+}
+
+type place struct {
+	dir string
+	run int
+}
+
+func newStores(keep Retention, log *slog.Logger) *stores {
+	return &stores{log: log, keep: keep, writers: map[string]*logs.Writer{}, foreign: map[place][]*stream{}}
+}
+
+func (s *stores) writer(dir string) (*logs.Writer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.writers[dir]; w != nil {
+		return w, nil
+	}
+	limits := logs.Limits{SegmentBytes: s.keep.SegmentBytes, MaxAge: s.keep.Age, Rotated: func() { s.prune(dir) }}
+	w, err := logs.OpenWriter(dir, limits)
+	if err == nil {
+		s.writers[dir] = w
+	}
+	return w, err
+}
+
+// prune makes the stores beside dir keep to what they share.
+func (s *stores) prune(dir string) {
+	if s.keep.Bytes <= 0 && s.keep.Age <= 0 {
+		return
+	}
+	entries, err := os.ReadDir(filepath.Dir(dir))
+	if err != nil {
+		return
+	}
+	var dirs []string
+	for _, entry := range entries {
+		if entry.IsDir() {
+			dirs = append(dirs, filepath.Join(filepath.Dir(dir), entry.Name()))
+		}
+	}
+	if err := logs.Prune(dirs, s.keep.Bytes, s.keep.Age, time.Now()); err != nil {
+		s.log.Warn("old output is not removed", "dir", filepath.Dir(dir), "cause", err)
+	}
+}
+
+func (s *stores) note(dir string, run int, text string, at time.Time) {
+	w, err := s.writer(dir)
+	if err == nil {
+		err = w.Event(run, text, at)
+	}
+	if err != nil {
+		s.log.Warn("event is not stored", "dir", dir, "event", text, "cause", err)
+	}
+}
+
+// adopt reads pipes that were received to their end.
+func (s *stores) adopt(dir string, run int, fds []int) {
+	at := place{dir, run}
+	var both []*stream
+	for i, name := range []logs.Stream{logs.Stdout, logs.Stderr} {
+		if err := unix.SetNonblock(fds[i], true); err != nil {
+			s.log.Warn("output is not stored", "dir", dir, "cause", err)
+		}
+		both = append(both, s.stream(os.NewFile(uintptr(fds[i]), string(name)), dir, run, name))
+	}
+	s.mu.Lock()
+	s.foreign[at] = append(s.foreign[at], both...)
+	s.mu.Unlock()
+	for _, one := range both {
+		go func() {
+			one.pump()
+			one.finish()
+			s.leave(at, one)
+		}()
+	}
+}
+
+func (s *stores) leave(at place, one *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var left []*stream
+	for _, other := range s.foreign[at] {
+		if other != one {
+			left = append(left, other)
+		}
+	}
+	if len(left) == 0 {
+		delete(s.foreign, at)
+		return
+	}
+	s.foreign[at] = left
+}
+
+// flush waits for the streams of a run that were received.
+func (s *stores) flush(dir string, run int) {
+	s.mu.Lock()
+	all := s.foreign[place{dir, run}]
+	s.mu.Unlock()
+	for _, one := range all {
+		<-one.stored
+	}
+}
+
+// close stores what is unfinished.
+func (s *stores) close() error {
+	s.mu.Lock()
+	var open []*stream
+	for _, streams := range s.foreign {
+		open = append(open, streams...)
+	}
+	s.mu.Unlock()
+	for _, one := range open {
+		one.finish()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var first error
+	for _, w := range s.writers {
+		if err := w.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}

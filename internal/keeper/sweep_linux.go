@@ -1,0 +1,180 @@
+package keeper
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sweep is the forced end of one run by its keeper. It pins the processes it
+// finds, so that none is signalled that took over a number.
+type sweep struct {
+	host    *host
+	run     *run
+	members map[int]*member
+}
+
+// member is a pinned process of the run.
+type member struct {
+	pid, group int
+	pidfd      int // -1 where the kernel or our limits do not allow one
+	refused    error
+}
+
+func pin(pid int) *member {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		fd = -1
+	}
+	return &member{pid: pid, pidfd: fd}
+}
+
+func (m *member) close() {
+	if m.pidfd >= 0 {
+		_ = unix.Close(m.pidfd)
+	}
+}
+
+func (m *member) signal(sig unix.Signal) bool {
+	if m.pidfd < 0 {
+		return false
+	}
+	err := unix.PidfdSendSignal(m.pidfd, sig, nil, 0)
+	if err == unix.EPERM {
+		m.refused = err
+	}
+	return err == nil
+}
+
+// alive reports whether the process has not been reaped; a refusal is an answer
+// of a living one.
+func (m *member) alive() bool {
+	return m.pidfd >= 0 && unix.PidfdSendSignal(m.pidfd, 0, nil, 0) != unix.ESRCH
+}
+
+func (s *sweep) close() { s.each((*member).close) }
+
+func (s *sweep) each(f func(*member)) {
+	for _, m := range s.members {
+		f(m)
+	}
+}
+
+// look pins the run's processes that are there: our own children among them,
+// and down from these whatever they did to their marks.
+func (s *sweep) look() {
+	if s.members == nil {
+		s.members = map[int]*member{}
+	}
+	for pid, m := range s.members {
+		if !m.alive() {
+			m.close()
+			delete(s.members, pid)
+		}
+	}
+	h := s.host
+	h.mu.Lock()
+	roots := h.orphans(s.run)
+	if !s.run.reaped {
+		roots = append(roots, s.run.pid)
+	}
+	for _, pid := range roots {
+		s.add(pid) // our child, and it is not reaped while the lock is held
+	}
+	h.mu.Unlock()
+	for len(roots) > 0 {
+		parent := roots[0]
+		roots = append(roots[1:], s.addChildren(parent)...)
+	}
+}
+
+func (s *sweep) add(pid int) *member {
+	m := s.members[pid]
+	if m == nil {
+		m = pin(pid)
+		s.members[pid] = m
+	}
+	if p, ok := readProcess(pid); ok {
+		m.group = p.group
+	}
+	return m
+}
+
+// addChildren pins the children of a member. A process is one if, while both
+// are pinned, it names the other as its parent.
+func (s *sweep) addChildren(parent int) (added []int) {
+	above := s.members[parent]
+	children, _ := childrenOf(parent)
+	for _, pid := range children {
+		if s.members[pid] != nil {
+			added = append(added, pid)
+			continue
+		}
+		m := pin(pid)
+		p, ok := readProcess(pid)
+		if !ok || p.parent != parent || !above.alive() || !m.alive() {
+			m.close() // it moved; the next look finds it where it is
+			continue
+		}
+		m.group = p.group
+		s.members[pid] = m
+		added = append(added, pid)
+	}
+	return added
+}
+
+// strike signals those of our children that belong to the run, quickly enough
+// for one that hops from PID to PID.
+func (s *sweep) strike(sig unix.Signal) {
+	h := s.host
+	seen := map[int]bool{}
+	for range 40 {
+		fresh := false
+		h.mu.Lock()
+		for _, pid := range h.orphans(s.run) {
+			if !seen[pid] {
+				seen[pid], fresh = true, true
+				_ = unix.Kill(pid, sig)
+			}
+		}
+		if !s.run.reaped && !seen[s.run.pid] {
+			seen[s.run.pid], fresh = true, true
+			_ = unix.Kill(s.run.pid, sig)
+		}
+		h.mu.Unlock()
+		if !fresh {
+			return
+		}
+	}
+}
+
+// freeze stops the run's processes until none is found that runs. Stopped ones
+// keep their place in the number that the user may have, so that what forks
+// without end runs out of room instead of outrunning the kill.
+func (s *sweep) freeze(limit time.Duration) {
+	until := time.Now().Add(limit)
+	for quiet := 0; quiet < 3 && time.Now().Before(until); quiet++ {
+		s.strike(unix.SIGSTOP)
+		s.look()
+		s.each(func(m *member) {
+			p, ok := readProcess(m.pid)
+			if ok && !p.dead() && !p.stopped() && p.state != 'D' && m.signal(unix.SIGSTOP) {
+				quiet = -1
+			}
+		})
+		s.host.reap()
+	}
+}
+
+// survivors names what is still there.
+func (s *sweep) survivors() (left []Survivor) {
+	for pid, m := range s.members {
+		if p, ok := readProcess(pid); ok && !p.dead() && m.alive() {
+			left = append(left, survivor(pid, m.refused))
+		}
+	}
+	if len(left) == 0 {
+		left = append(left, survivor(s.run.pid, nil))
+	}
+	return left
+}

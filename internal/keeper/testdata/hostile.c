@@ -1,0 +1,133 @@
+/*
+ * hostile KIND: a service that tries to leave something behind. Every kind
+ * writes one line to standard output once it is set up. All of its processes
+ * keep standard output open, which is how a test knows that they are gone.
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static void stay(void) { for (;;) pause(); }
+
+static void rest(long us) {
+	struct timespec t = { us / 1000000, us % 1000000 * 1000 };
+	nanosleep(&t, NULL);
+}
+
+static void up(void) { puts("up"); fflush(stdout); }
+
+/* becomes_daemon returns 1 in a process that has lost its parent and session. */
+static int becomes_daemon(void) {
+	pid_t p = fork();
+	if (p == 0) {
+		setsid();
+		if (fork() == 0)
+			return 1;
+		_exit(0);
+	}
+	waitpid(p, NULL, 0);
+	return 0;
+}
+
+static void overwrite_environment(void) {
+	for (char **e = environ; *e; e++)
+		memset(*e, 'x', strlen(*e));
+}
+
+static void again(const char *kind) {
+	char *argv[] = { "hostile", (char *)kind, NULL }, *envp[] = { NULL };
+	execve("/proc/self/exe", argv, envp);
+	_exit(9);
+}
+
+static void daemonise_on_term(int sig) {
+	(void)sig;
+	if (becomes_daemon()) {
+		signal(SIGTERM, SIG_IGN);
+		stay();
+	}
+	_exit(0);
+}
+
+static void hop(long us) {
+	if (fork() != 0)
+		return;
+	signal(SIGTERM, SIG_IGN);
+	setsid();
+	overwrite_environment();
+	for (time_t end = time(NULL) + 40; time(NULL) < end;) {
+		if (us)
+			rest(us);
+		if (fork() > 0)
+			_exit(0);
+	}
+	_exit(0);
+}
+
+static void storm(void) {
+	signal(SIGCHLD, SIG_IGN);
+	for (int n = 0;; n++) {
+		if (n < 400 && fork() == 0) {
+			setsid();
+			signal(SIGTERM, SIG_IGN);
+			stay();
+		}
+		rest(20000);
+	}
+}
+
+int main(int argc, char **argv) {
+	const char *kind = argc > 1 ? argv[1] : "";
+	signal(SIGCHLD, SIG_DFL);
+	if (!strcmp(kind, "deaf")) { signal(SIGTERM, SIG_IGN); stay(); }
+	else if (!strcmp(kind, "plain")) { if (fork() == 0) stay(); }
+	else if (!strcmp(kind, "doublefork")) { if (fork() == 0) { if (fork() == 0) stay(); _exit(0); } wait(NULL); }
+	else if (!strcmp(kind, "setsid")) { if (fork() == 0) { setsid(); stay(); } }
+	else if (!strcmp(kind, "daemon")) { if (becomes_daemon()) stay(); }
+	else if (!strcmp(kind, "daemon-exit")) { if (becomes_daemon()) stay(); up(); return 0; }
+	else if (!strcmp(kind, "clearenv")) { if (becomes_daemon()) again("deaf"); }
+	else if (!strcmp(kind, "title")) { if (becomes_daemon()) { overwrite_environment(); stay(); } }
+	else if (!strcmp(kind, "nodump")) { if (becomes_daemon()) { prctl(PR_SET_DUMPABLE, 0); stay(); } }
+	else if (!strcmp(kind, "ignoreterm")) { signal(SIGTERM, SIG_IGN); if (fork() == 0) stay(); }
+	else if (!strcmp(kind, "onterm")) signal(SIGTERM, daemonise_on_term);
+	else if (!strcmp(kind, "stopped")) { if (fork() == 0) { setsid(); raise(SIGSTOP); stay(); } }
+	else if (!strcmp(kind, "holdout")) { if (becomes_daemon()) { signal(SIGTERM, SIG_IGN); signal(SIGHUP, SIG_IGN); stay(); } up(); return 0; }
+	else if (!strcmp(kind, "subreaper")) {
+		if (fork() == 0) {
+			prctl(PR_SET_CHILD_SUBREAPER, 1);
+			setsid();
+			if (becomes_daemon()) again("deaf");
+			stay();
+		}
+	}
+	else if (!strcmp(kind, "storm")) { up(); storm(); }
+	else if (!strcmp(kind, "hop50")) hop(20000);
+	else if (!strcmp(kind, "hop1000")) hop(1000);
+	else if (!strcmp(kind, "hop")) hop(0);
+	else if (!strcmp(kind, "root")) {
+		if (becomes_daemon()) {
+			int failed = setuid(0);
+			signal(SIGTERM, SIG_IGN);
+			printf("%s %d\n", failed || getuid() ? "nobody" : "root", getpid());
+			fflush(stdout);
+			stay();
+		}
+		stay();
+	}
+	else if (!strcmp(kind, "unmarked")) {
+		struct rlimit none = { 0, 0 };
+		if (becomes_daemon()) { setrlimit(RLIMIT_LOCKS, &none); again("deaf"); }
+	}
+	else return 2;
+	up();
+	stay();
+}
