@@ -68,7 +68,7 @@ func asOther(t *testing.T, variable string) *exec.Cmd {
 // openDir is a directory that every user can enter and write to.
 func openDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "ipc") //nolint:usetesting // nobody else can enter what is above t.TempDir
+	dir, err := os.MkdirTemp("/tmp", "ipc") // nobody else can enter what is above t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

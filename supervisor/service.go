@@ -60,7 +60,7 @@ type Status struct {
 	Phase      Phase
 	Want       Want // the latest wish
 	Seen       int  // the generation of the wish that the service has heard of
-	Generation int // of the want that the current run was started for
+	Generation int  // of the want that the current run was started for
 	Run        int
 	Proven     bool // the current run has been ready
 	Restarts   int  // since it was asked for

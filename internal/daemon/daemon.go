@@ -200,7 +200,7 @@ func (d *Daemon) engine(name string) *container.Runtime {
 	c := d.containers[name]
 	if c == nil {
 		c = container.New(container.Options{
-			Owner: d.machine.Owner, Engine: name, Streams: d.streams,
+			Owner: d.machine.Owner, Engine: name, Streams: d.streams, Flush: d.flush,
 			Away: func(err error) {
 				if err != nil {
 					d.log.Warn("container engine is away", zap.Error(err))
@@ -336,6 +336,15 @@ func (d *Daemon) note(log string, run int, text string) {
 		return
 	}
 	k.Note(log, run, text)
+}
+
+// flush waits until a container's output is stored.
+func (d *Daemon) flush(ctx context.Context, log string, run int) error {
+	k, err := d.process.Keeper(ctx)
+	if err != nil {
+		return err
+	}
+	return k.Flush(ctx, log, run)
 }
 
 // streams opens the far ends of a container's output.

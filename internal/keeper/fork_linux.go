@@ -2,7 +2,7 @@ package keeper
 
 import (
 	"os"
-	"runtime"
+	goruntime "runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +15,8 @@ type unixProcAttr = syscall.ProcAttr
 func forkExec(path string, argv []string, attr *unixProcAttr) (int, error) {
 	// The child gets the mask of the thread that forks, which may be what locald
 	// itself was started with.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
 		return 0, err
 	}

@@ -182,7 +182,7 @@ func (k *Keeper) begin(r request, c *Child, files ...*os.File) (uint64, <-chan a
 	k.mu.Unlock()
 	if err := k.wire.send(r, files...); err != nil {
 		k.forget(r.ID)
-		return 0, nil, fmt.Errorf("%w: %v", ErrLost, err)
+		return 0, nil, fmt.Errorf("%w: %w", ErrLost, err)
 	}
 	return r.ID, ch, nil
 }

@@ -174,11 +174,11 @@ func (w *witness) saw(t *testing.T) string {
 	return strings.TrimSpace(line)
 }
 
-// gone fails unless nobody holds the pipe: at once, or within a time.
-func (w *witness) gone(t *testing.T, within time.Duration) {
+// gone fails unless nobody holds the pipe any more.
+func (w *witness) gone(t *testing.T) {
 	t.Helper()
 	w.write.Close()
-	_ = w.read.SetReadDeadline(time.Now().Add(max(within, 50*time.Millisecond)))
+	_ = w.read.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if _, err := io.Copy(io.Discard, w.lines); err != nil {
 		t.Errorf("a process of the run is left: %v", err)
 	}
@@ -409,7 +409,7 @@ func TestStopIsGraceful(t *testing.T) {
 	if exit := c.Exit(); exit.Code != 3 || exit.Forced {
 		t.Errorf("%+v", exit)
 	}
-	w.gone(t, 0)
+	w.gone(t)
 }
 
 // A shell that ends at once leaves the server that it started the whole grace.
@@ -425,7 +425,7 @@ func TestStopLeavesGroupItsGrace(t *testing.T) {
 	if got := w.saw(t); got != "saved" {
 		t.Errorf("got %q", got)
 	}
-	w.gone(t, 0)
+	w.gone(t)
 }
 
 func TestShorterStop(t *testing.T) {
@@ -444,7 +444,7 @@ func TestShorterStop(t *testing.T) {
 	if exit := c.Exit(); !exit.Forced || exit.Signal != "SIGKILL" {
 		t.Errorf("%+v", exit)
 	}
-	w.gone(t, 0)
+	w.gone(t)
 }
 
 func TestCancelledRun(t *testing.T) {
@@ -461,7 +461,7 @@ func TestCancelledRun(t *testing.T) {
 			t.Errorf("Run: %v", err)
 		}
 	}
-	w.gone(t, 0)
+	w.gone(t)
 }
 
 // kinds are the ways out that the hostile program tries.
@@ -485,7 +485,7 @@ func TestHostileStop(t *testing.T) {
 			stopped(t, c, 200*time.Millisecond)
 			t.Logf("stopped in %v: %v", time.Since(began).Round(100*time.Microsecond), c.Exit())
 			if kind != "unmarked" {
-				w.gone(t, 0)
+				w.gone(t)
 			}
 			select {
 			case <-neighbour.Done():
@@ -494,7 +494,7 @@ func TestHostileStop(t *testing.T) {
 			}
 			// What carries no mark may be the neighbour's, and ends with it.
 			stopped(t, neighbour, 0)
-			w.gone(t, 0)
+			w.gone(t)
 		})
 	}
 }
@@ -555,7 +555,7 @@ func TestHostileDaemonKilled(t *testing.T) {
 			if err := Wait(bounded(t), dir); err != nil {
 				t.Fatal(err)
 			}
-			w.gone(t, 0)
+			w.gone(t)
 		})
 	}
 }
@@ -593,7 +593,7 @@ func TestHostileBothKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("swept %d runs in %v", len(found), time.Since(began).Round(time.Millisecond))
-			w.gone(t, 0)
+			w.gone(t)
 			if found, err := Find(t.Context(), owner); err != nil || len(found) != 0 {
 				t.Errorf("Find = %v, %v; want nothing", found, err)
 			}
@@ -657,7 +657,7 @@ func TestNested(t *testing.T) {
 		t.Errorf("inner number %x; want one below %x", n, c.Mark().Number)
 	}
 	stopped(t, c, 200*time.Millisecond)
-	w.gone(t, 0)
+	w.gone(t)
 }
 
 func TestKeeperKilled(t *testing.T) {
@@ -679,7 +679,7 @@ func TestKeeperKilled(t *testing.T) {
 	if err := End(bounded(t), []Mark{c.Mark()}, time.Second); err != nil {
 		t.Fatal(err)
 	}
-	w.gone(t, 0)
+	w.gone(t)
 }
 
 func TestUnprivileged(t *testing.T) {
@@ -753,7 +753,7 @@ func TestSurvivor(t *testing.T) {
 	}
 	await(t, c)
 	stopped(t, c, 0)
-	w.gone(t, 0)
+	w.gone(t)
 }
 
 func copyProgram(t *testing.T, from, to string, mode os.FileMode) {

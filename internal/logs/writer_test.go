@@ -7,7 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
+	goruntime "runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -237,8 +237,8 @@ func TestHundredMegabyteLineInBoundedMemory(t *testing.T) {
 	dir := t.TempDir()
 	w := open(t, dir, Limits{})
 	in := w.Input(1, Stdout)
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
+	var before, after goruntime.MemStats
+	goruntime.ReadMemStats(&before)
 	chunk := bytes.Repeat([]byte("a"), 64<<10)
 	const chunks = 100_000_000 / (64 << 10)
 	for range chunks {
@@ -255,7 +255,7 @@ func TestHundredMegabyteLineInBoundedMemory(t *testing.T) {
 		}
 		return nil
 	})
-	runtime.ReadMemStats(&after)
+	goruntime.ReadMemStats(&after)
 	if err != nil || total != chunks*len(chunk) || partial != total/maxLine {
 		t.Errorf("%d bytes in %d partial lines, %v", total, partial, err)
 	}

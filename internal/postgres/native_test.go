@@ -261,9 +261,9 @@ func TestChangedPasswordIsGivenToTheData(t *testing.T) {
 	s := newStand(t)
 	s.create(t)
 	old := s.Credentials
-	s.Credentials.Password = `o'ther\ password`
+	s.Credentials.Password = `o'neil\ password`
 	s.create(t)
-	if strings.Contains(s.rt.out.String(), "ther") {
+	if strings.Contains(s.rt.out.String(), "neil") {
 		t.Error("the password is in the log")
 	}
 	c := s.start(t)

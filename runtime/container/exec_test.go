@@ -95,25 +95,25 @@ func TestExecTTYSaysWhyACommandCannotRun(t *testing.T) {
 	spec.Image.Name, spec.Command = shellImage, []string{"sleep", "60"}
 	instance := b.up(t, spec)
 	id := instance.Info().ContainerID
-	run := func(container_, program string) (int, error, string) {
+	run := func(container_, program string) (int, string, error) {
 		var stdout, stderr bytes.Buffer
 		code, err := container.ExecTTY(t.Context(), b.Host(), container_, []string{program}, nil, "", false, nil, &stdout, &stderr, nil)
-		return code, err, stdout.String() + stderr.String()
+		return code, stdout.String() + stderr.String(), err
 	}
 	for program, want := range map[string]int{"no-such-program": 127, "/no/such/program": 127, "/etc/passwd": 126, "/etc": 126} {
-		code, err, out := run(id, program)
+		code, out, err := run(id, program)
 		fault := new(runtime.Fault)
 		if code != want || !errors.As(err, &fault) || fault.Code != "command_missing" || !strings.Contains(err.Error(), program) || out != "" {
 			t.Errorf("%s: %d, %v, output %q; want %d and command_missing", program, code, err, out, want)
 		}
 	}
-	if code, err, _ := run("no-such-container", "sh"); code != 125 || !errors.Is(err, runtime.ErrGone) {
+	if code, _, err := run("no-such-container", "sh"); code != 125 || !errors.Is(err, runtime.ErrGone) {
 		t.Errorf("no container: %d, %v; want 125 and ErrGone", code, err)
 	}
 	if err := instance.Stop(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	if code, err, _ := run(id, "sh"); code != 125 || !errors.Is(err, runtime.ErrGone) {
+	if code, _, err := run(id, "sh"); code != 125 || !errors.Is(err, runtime.ErrGone) {
 		t.Errorf("an ended container: %d, %v; want 125 and ErrGone", code, err)
 	}
 	if code, err := container.ExecTTY(t.Context(), "unix:///no/such.sock", id, []string{"sh"}, nil, "", false, nil, io.Discard, io.Discard, nil); code != 125 || !errors.Is(err, runtime.ErrUnavailable) {

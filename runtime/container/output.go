@@ -46,13 +46,14 @@ func (s *sink) close() {
 // output is what a container writes, on its way to the log store.
 type output struct {
 	i              *instance
+	log            string
 	stdout, stderr sink
 	last           atomic.Int64 // when something last came, in nanoseconds
 }
 
 // openOutput opens the run's log streams.
 func (r *Runtime) openOutput(spec runtime.Spec) (*output, error) {
-	o := &output{}
+	o := &output{log: spec.Log}
 	o.stdout.last, o.stderr.last = &o.last, &o.last
 	if r.options.Streams == nil || spec.Log == "" {
 		return o, nil
@@ -65,6 +66,17 @@ func (r *Runtime) openOutput(spec runtime.Spec) (*output, error) {
 func (o *output) close() {
 	o.stdout.close()
 	o.stderr.close()
+}
+
+// flush waits until everything is in the log store.
+func (o *output) flush() {
+	if o.i.r.options.Flush == nil || o.stdout.file == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(o.i.r.life, outputTime)
+	defer cancel()
+	_, _, run, _ := o.i.Ref().Run.Split()
+	_ = o.i.r.options.Flush(ctx, o.log, run) // a store that is gone holds nothing up
 }
 
 // attach connects to the output of a container that has not started, so that
@@ -81,6 +93,7 @@ func (e *engine) attach(ctx context.Context, id string) (client.HijackedResponse
 // last bytes that came.
 func (o *output) pump(stream io.ReadCloser, source io.Reader) {
 	defer close(o.i.output)
+	defer o.flush()
 	defer o.close()
 	o.last.Store(time.Now().UnixNano())
 	for {

@@ -156,10 +156,9 @@ func (p *pull) broken(ctx context.Context, err error) error {
 type layers map[string]layer
 
 type layer struct {
-	loaded, size       int64
-	unpacked, unpacks  int64
-	waiting, unpacking bool
-	trouble            string
+	loaded, size      int64
+	unpacked, unpacks int64
+	trouble           string
 }
 
 func (l layers) add(m jsonstream.Message) {

@@ -39,6 +39,10 @@ type Options struct {
 	// output. nil throws output away, as an empty Spec.Log does.
 	Streams func(logDir string, run int) (stdout, stderr *os.File, err error)
 
+	// Flush waits until what was written to a run's streams is in the log
+	// store; nil when nobody needs to wait.
+	Flush func(ctx context.Context, logDir string, run int) error
+
 	// Away is told when the engine that was in use goes away, and with nil
 	// when it is back. Calls do not overlap. nil is nobody.
 	Away func(error)

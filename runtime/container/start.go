@@ -11,10 +11,9 @@ import (
 	"strings"
 	"time"
 
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
-
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 
 	"github.com/locald/locald/runtime"
 )

@@ -330,7 +330,8 @@ func TestExecEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	select {
-	case <-running:
+	case err := <-running:
+		t.Logf("the command ended with its service: %v", err)
 	case <-time.After(limit):
 		t.Error("the command outlives its service")
 	}

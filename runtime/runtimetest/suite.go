@@ -121,18 +121,18 @@ func (b *bench) up(t *testing.T, spec runtime.Spec) runtime.Instance {
 	return instance
 }
 
-// upSaying starts a script and waits until it has printed the word.
-func (b *bench) upSaying(t *testing.T, spec runtime.Spec, word string) runtime.Instance {
+// upSaying starts a script and waits until it has printed "up".
+func (b *bench) upSaying(t *testing.T, spec runtime.Spec) runtime.Instance {
 	t.Helper()
 	instance := b.up(t, spec)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	late := time.After(limit)
-	for !strings.Contains(b.Output(t, spec.Log), word) {
+	for !strings.Contains(b.Output(t, spec.Log), "up") {
 		select {
 		case <-tick.C:
 		case <-late:
-			t.Fatalf("the log never held %q; it holds %q", word, b.Output(t, spec.Log))
+			t.Fatalf("the log never held \"up\"; it holds %q", b.Output(t, spec.Log))
 		}
 	}
 	return instance
@@ -258,7 +258,7 @@ func testInfo(t *testing.T, b *bench) {
 
 func testAsks(t *testing.T, b *bench) {
 	spec := b.shell(t, `trap 'echo farewell; exit 3' TERM; echo up; while :; do sleep 0.05; done`)
-	instance := b.upSaying(t, spec, "up")
+	instance := b.upSaying(t, spec)
 	stop(t, instance, limit)
 	if exit := wait(t, instance); exit.Code != 3 {
 		t.Errorf("Wait = %+v; want the script's own 3", exit)
@@ -271,7 +271,7 @@ func testAsks(t *testing.T, b *bench) {
 func testStopSignal(t *testing.T, b *bench) {
 	spec := b.shell(t, `trap 'exit 4' TERM; trap 'exit 5' USR1; echo up; while :; do sleep 0.05; done`)
 	spec.StopSignal = "SIGUSR1"
-	instance := b.upSaying(t, spec, "up")
+	instance := b.upSaying(t, spec)
 	stop(t, instance, limit)
 	if exit := wait(t, instance); exit.Code != 5 {
 		t.Errorf("Wait = %+v; want 5, which SIGUSR1 gives", exit)
@@ -282,7 +282,7 @@ func testStopSignal(t *testing.T, b *bench) {
 const stubborn = `trap '' TERM INT HUP; echo up; while :; do sleep 0.2; done`
 
 func testStubborn(t *testing.T, b *bench) {
-	instance := b.upSaying(t, b.shell(t, stubborn), "up")
+	instance := b.upSaying(t, b.shell(t, stubborn))
 	stop(t, instance, 50*time.Millisecond)
 	if exit := wait(t, instance); exit.Known && exit.Code != 137 {
 		t.Errorf("Wait = %+v; want 137", exit)
@@ -290,7 +290,7 @@ func testStubborn(t *testing.T, b *bench) {
 }
 
 func testShorterStop(t *testing.T, b *bench) {
-	instance := b.upSaying(t, b.shell(t, stubborn), "up")
+	instance := b.upSaying(t, b.shell(t, stubborn))
 	patient := make(chan error, 1)
 	go func() { patient <- instance.Stop(t.Context(), time.Hour) }()
 	stop(t, instance, 10*time.Millisecond)

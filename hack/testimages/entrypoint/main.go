@@ -124,7 +124,7 @@ func prepare(data string) error {
 	database = cmp.Or(database, user)
 	auth := cmp.Or(os.Getenv("POSTGRES_HOST_AUTH_METHOD"), "scram-sha-256")
 	if password == "" && auth != "trust" {
-		return errors.New("Database is uninitialized and superuser password is not specified: set POSTGRES_PASSWORD")
+		return errors.New("database is uninitialized and superuser password is not specified: set POSTGRES_PASSWORD")
 	}
 	if err := initdb(data, user, password); err != nil {
 		return err
