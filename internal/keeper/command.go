@@ -103,7 +103,7 @@ func explain(argv0, path, dir string, env []string, cause error) *Error {
 	case errors.Is(cause, unix.EACCES), errors.Is(cause, unix.EPERM):
 		e := &Error{Code: "permission_denied", Message: fmt.Sprintf("command %s: permission denied", path)}
 		if st, err := os.Stat(path); err == nil && st.Mode()&0o111 == 0 {
-			e.Message = fmt.Sprintf("command %s: not executable", path)
+			e.Message = fmt.Sprintf("command %s: permission denied: it is not executable", path)
 			e.Hint = "chmod +x " + quote(path)
 		}
 		return e
@@ -124,11 +124,11 @@ func checkDir(dir string) *Error {
 	st, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &Error{Code: "workdir_missing", Message: fmt.Sprintf("directory %s: does not exist", dir), Hint: "mkdir -p " + quote(dir)}
+		return &Error{Code: "workdir_missing", Message: fmt.Sprintf("directory %s: no such file or directory", dir), Hint: "mkdir -p " + quote(dir)}
 	case err != nil:
 		return &Error{Code: "workdir_missing", Message: fmt.Sprintf("directory %s: %v", dir, errors.Unwrap(err))}
 	case !st.IsDir():
-		return &Error{Code: "workdir_missing", Message: fmt.Sprintf("directory %s: is not a directory", dir)}
+		return &Error{Code: "workdir_missing", Message: fmt.Sprintf("directory %s: not a directory", dir)}
 	case unix.Access(dir, unix.X_OK) != nil:
 		return &Error{Code: "permission_denied", Message: fmt.Sprintf("directory %s: permission denied", dir)}
 	}
@@ -139,16 +139,16 @@ func checkDir(dir string) *Error {
 func absent(argv0, path, dir string) *Error {
 	e := &Error{Code: "command_missing"}
 	if _, err := os.Stat(path); err == nil {
-		e.Message = fmt.Sprintf("command %s: its interpreter is missing", path)
+		e.Message = fmt.Sprintf("command %s: no such file or directory: its interpreter is missing", path)
 		if name := interpreter(path); name != "" {
-			e.Message = fmt.Sprintf("command %s: its interpreter %s is missing", path, quote(name))
+			e.Message = fmt.Sprintf("command %s: no such file or directory: its interpreter %s is missing", path, quote(name))
 		}
 		if strings.HasSuffix(e.Message, `\r' is missing`) {
 			e.Hint = "sed -i 's/\\r$//' " + quote(path)
 		}
 		return e
 	}
-	e.Message = fmt.Sprintf("command %s: does not exist", path)
+	e.Message = fmt.Sprintf("command %s: no such file or directory", path)
 	e.Hint = nearest(filepath.Base(argv0), dir, []string{filepath.Dir(path)})
 	return e
 }

@@ -109,7 +109,7 @@ func foreign(ctx context.Context, in runtime.Instance, port int) string {
 	case slices.Contains(ports, port):
 		return ""
 	}
-	return "it does not listen on " + strconv.Itoa(port)
+	return "the service does not listen on " + strconv.Itoa(port)
 }
 
 // local reports whether host is this host's loopback.

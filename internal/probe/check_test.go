@@ -230,7 +230,7 @@ func TestPostgresOfSomebodyElseDoesNotCount(t *testing.T) {
 	t.Parallel()
 	addr, port := tcpServer(t, func(c net.Conn) { fmt.Fprint(c, "R\x00\x00\x00\x08\x00\x00\x00\x05"); c.Close() })
 	expect(t, run(t, Postgres{Addr: addr}, listening(1), func(Finding) bool { return true }),
-		Finding{Detail: "it does not listen on " + strconv.Itoa(port)})
+		Finding{Detail: "the service does not listen on " + strconv.Itoa(port)})
 }
 
 func TestHTTPIsReadyWithASuccess(t *testing.T) {
@@ -269,7 +269,7 @@ func TestHTTPIsReadyWithASuccess(t *testing.T) {
 		return seen == 5
 	})
 	expect(t, got,
-		Finding{Detail: "it does not listen on " + strconv.Itoa(port)},
+		Finding{Detail: "GET /healthz: the service does not listen on " + strconv.Itoa(port)},
 		Finding{Detail: "GET /healthz: 503 Service Unavailable"},
 		Finding{Ready: true},
 		Finding{Detail: "GET /healthz: 500 Internal Server Error"},
@@ -287,7 +287,7 @@ func TestTCPCountsOnlyTheOwnListener(t *testing.T) {
 	t.Parallel()
 	addr, port := tcpServer(t, func(c net.Conn) { c.Close() })
 	expect(t, run(t, TCP{Addr: addr}, listening(port), ready), Finding{Ready: true})
-	expect(t, run(t, TCP{Addr: addr}, listening(1), func(Finding) bool { return true }), Finding{Detail: "it does not listen on " + strconv.Itoa(port)})
+	expect(t, run(t, TCP{Addr: addr}, listening(1), func(Finding) bool { return true }), Finding{Detail: addr + ": the service does not listen on " + strconv.Itoa(port)})
 	expect(t, run(t, TCP{Addr: addr}, &instance{kind: runtime.Container}, func(Finding) bool { return true }),
 		Finding{Detail: addr + ": accepts connections and closes them at once"})
 	expect(t, run(t, TCP{Addr: "nonsense"}, listening(1), ready), Finding{Detail: `health: "nonsense" is not an address`})

@@ -38,7 +38,7 @@ func (h HTTP) Run(ctx context.Context, in runtime.Instance, report func(Finding)
 	h.steadily(ctx, report, func(ctx context.Context) string {
 		if port := portOf(target); local(target.Hostname()) {
 			if why := foreign(ctx, in, port); why != "" {
-				return why
+				return "GET " + target.RequestURI() + ": " + why
 			}
 		}
 		if why := get(ctx, client, target.String()); why != "" {

@@ -28,7 +28,7 @@ func (t TCP) Run(ctx context.Context, in runtime.Instance, report func(Finding))
 	t.steadily(ctx, report, func(ctx context.Context) string {
 		if own {
 			if why := foreign(ctx, in, port); why != "" {
-				return why
+				return t.Addr + ": " + why
 			}
 		}
 		try := answers
