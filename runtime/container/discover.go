@@ -34,6 +34,9 @@ const (
 	namePodman = "podman"
 )
 
+// usualPlace is the source of a place that nobody named.
+const usualPlace = "usual place"
+
 // Found is one place where an engine was looked for.
 type Found struct {
 	Engine  string // "docker" or "podman", as it says itself or, when it does not answer, as the place suggests
@@ -43,6 +46,7 @@ type Found struct {
 	Used    bool
 	Why     string // why it is used or not, in words
 	Err     error  // why it cannot be used; nil when it answered
+	Absent  bool   // a usual place with nothing in it
 }
 
 // Discover looks for engines as New does and says what it found, the one that
@@ -59,7 +63,10 @@ func Discover(ctx context.Context, env func(string) string, want string) []Found
 			if err == nil {
 				found[i].Engine, found[i].Version = e.name, e.version
 				e.close()
+				return
 			}
+			_, missing := os.Lstat(strings.TrimPrefix(p.host, "unix://"))
+			found[i].Absent = p.source == usualPlace && errors.Is(missing, fs.ErrNotExist)
 		})
 	}
 	asked.Wait()
@@ -148,7 +155,7 @@ func usualPlaces(env func(string) string, want string) []place {
 			continue
 		}
 		seen[real] = true
-		places = append(places, place{engine: c.engine, host: "unix://" + path, source: "usual place"})
+		places = append(places, place{engine: c.engine, host: "unix://" + path, source: usualPlace})
 	}
 	return places
 }
@@ -314,7 +321,7 @@ func dialable(ctx context.Context, p place, network, address string) error {
 // can match.
 func unavailable(p place, what, hint string) error {
 	where := p.engine
-	if p.source != "usual place" {
+	if p.source != usualPlace {
 		where = fmt.Sprintf("%s (%s)", p.engine, strings.TrimSuffix(p.source+" "+p.host, " "))
 	}
 	return &runtime.Fault{Code: codeUnavailable, Hint: hint, Err: kind{where + " " + what, runtime.ErrUnavailable}}
@@ -373,7 +380,7 @@ func hintHost(p place) string {
 // error that says most about why there is none.
 func find(ctx context.Context, env func(string) string, want string) (*engine, error) {
 	if want != nameAuto && want != nameDocker && want != namePodman {
-		return nil, unavailable(place{engine: want, source: "usual place"}, "is an engine that locald does not speak to", `engine = "auto" in [project] of locald.toml`)
+		return nil, unavailable(place{engine: want, source: usualPlace}, "is an engine that locald does not speak to", `engine = "auto" in [project] of locald.toml`)
 	}
 	places := placesFor(env, want)
 	engines, errs := make([]*engine, len(places)), make([]error, len(places))
@@ -411,7 +418,7 @@ func worst(places []place, errs []error) error {
 		}
 	}
 	if len(errs) == 0 {
-		return unavailable(place{engine: nameDocker, source: "usual place"}, "is not installed", hintInstall(place{engine: nameDocker}))
+		return unavailable(place{engine: nameDocker, source: usualPlace}, "is not installed", hintInstall(place{engine: nameDocker}))
 	}
 	return errs[0]
 }
