@@ -6,13 +6,11 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/locald/locald/internal/config"
 	"github.com/locald/locald/internal/env"
 	"github.com/locald/locald/internal/ports"
 	"github.com/locald/locald/internal/postgres"
-	"github.com/locald/locald/internal/probe"
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/supervisor"
@@ -355,65 +353,6 @@ func invalid(err error) error {
 		return nil
 	}
 	return &runtime.Fault{Code: "config_invalid", Err: err, Kind: runtime.ErrInvalid}
-}
-
-// check finds out whether the service is ready.
-func (s *service) check(ctx context.Context, run int, in runtime.Instance, report func(supervisor.Finding)) {
-	tell := func(f probe.Finding) { report(supervisor.Finding{Ready: f.Ready, Detail: f.Detail, Hint: f.Hint}) }
-	c := s.conf
-	switch {
-	case c.Type == config.TypeTask:
-	case c.Type == config.TypePostgres:
-		s.checkPostgres(ctx, in, tell)
-	case c.Health.Written && !c.Health.None:
-		s.checkHealth(ctx, run, in, tell)
-	case c.Health.None, c.Type == config.TypeWorker:
-		probe.Alive{}.Run(ctx, in, tell)
-	case s.contained():
-		s.checkContainer(ctx, in, tell)
-	case c.Port != 0:
-		probe.Listen{Port: c.Port}.Run(ctx, in, tell)
-	default:
-		s.checkGiven(ctx, in, tell)
-	}
-}
-
-// giveUp is how long a service may take to listen on the PORT it was given
-// until it is taken for one that does not.
-const giveUp = 10 * time.Second
-
-// checkGiven is for a service that was given a PORT it need not listen on: its
-// last run tells whether to wait for it.
-func (s *service) checkGiven(ctx context.Context, in runtime.Instance, tell func(probe.Finding)) {
-	listen := probe.Listen{Port: s.ports()[""], Wait: giveUp}
-	deaf := s.project.records.deaf(s.conf.Name)
-	if deaf {
-		probe.Alive{}.Run(ctx, in, tell)
-	}
-	listen.Run(ctx, in, func(f probe.Finding) {
-		if f.Ready {
-			s.project.records.setDeaf(s.conf.Name, f.Hint != "")
-		}
-		if !deaf {
-			tell(f)
-		}
-	})
-}
-
-func (s *service) checkContainer(ctx context.Context, in runtime.Instance, tell func(probe.Finding)) {
-	port := s.ports()[""]
-	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	switch {
-	case in.Info().Healthcheck:
-		probe.Healthcheck{}.Run(ctx, in, tell)
-	case port == 0:
-		probe.Alive{}.Run(ctx, in, tell)
-	case config.IsPostgresImage(s.conf.Image):
-		user, _, database := env.PostgresOf(s.written())
-		probe.Postgres{Addr: addr, User: user, Database: database}.Run(ctx, in, tell)
-	default:
-		probe.Published{Addr: addr}.Run(ctx, in, tell)
-	}
 }
 
 // written is the environment that the service's own configuration gives it.

@@ -1,0 +1,78 @@
+package project
+
+import (
+	"context"
+	"maps"
+
+	"github.com/locald/locald/internal/config"
+	"github.com/locald/locald/internal/state"
+)
+
+// make turns a configuration into services, those that are unchanged included.
+// It assigns ports, but starts and records nothing.
+func (p *Project) make(ctx context.Context, conf *config.Project, want func(name string) bool) (map[string]*service, error) {
+	made := map[string]*service{}
+	for _, c := range conf.Services {
+		s := &service{project: p, conf: c, config: conf}
+		made[c.Name] = s
+		if c.Type != config.TypePostgres {
+			continue
+		}
+		if before := p.service(c.Name); before != nil && before.chosen() && len(config.Changes(before.conf, c)) == 0 {
+			s.choice, s.credentials = before.choice, before.credentials
+			continue
+		}
+		if err := s.choosePostgres(ctx); err != nil && want(c.Name) {
+			s.broken = err
+		}
+	}
+	for _, c := range conf.Services {
+		s := made[c.Name]
+		for name, port := range s.fixed() {
+			if err := p.assign(s, name, port); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return made, nil
+}
+
+// assign gives a service a port: the one that is written, or one that stays
+// the same from run to run.
+func (p *Project) assign(s *service, name string, fixed int) error {
+	port, k := fixed, key(p.id, s.conf.Name, name)
+	if fixed == 0 {
+		var err error
+		if port, err = p.machine.pick(k, p.records.get(s.conf.Name).Ports[name]); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	held := maps.Clone(s.held)
+	if held == nil {
+		held = map[string]int{}
+	}
+	held[name] = port
+	s.held = held
+	s.mu.Unlock()
+	if known := p.records.get(s.conf.Name); fixed == 0 && known.Ports[name] != port {
+		p.records.change(s.conf.Name, func(r *state.Service) {
+			r.Ports = maps.Clone(r.Ports)
+			if r.Ports == nil {
+				r.Ports = map[string]int{}
+			}
+			r.Ports[name] = port
+		})
+	}
+	return nil
+}
+
+// reassign gives a service another port than the one that somebody else has.
+func (p *Project) reassign(s *service, name string) error {
+	p.machine.release(key(p.id, s.conf.Name, name))
+	p.records.change(s.conf.Name, func(r *state.Service) {
+		r.Ports = maps.Clone(r.Ports)
+		delete(r.Ports, name)
+	})
+	return p.assign(s, name, 0)
+}

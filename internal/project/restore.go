@@ -1,0 +1,75 @@
+package project
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/locald/locald/internal/config"
+	"github.com/locald/locald/internal/state"
+	"github.com/locald/locald/supervisor"
+)
+
+// Restore starts what is wanted, with the configuration as it now is or, when
+// that is broken, as it was recorded. note says what people should know.
+func (p *Project) Restore(ctx context.Context, note func(text string)) error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	record := p.Record()
+	kept, err := p.machine.Store.Environment(p.id)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		note(err.Error())
+	}
+	conf, err := p.Config()
+	if err != nil {
+		broken := err
+		sources := make([]config.Source, len(kept.Sources))
+		for i, s := range kept.Sources {
+			sources[i] = config.Source{Path: s.Path, Content: s.Content}
+		}
+		conf, err = config.Load(config.Options{Dir: record.Dir, File: record.File, Read: config.Recorded(sources)})
+		if err != nil {
+			return fmt.Errorf("%s: not restored: %w", record.Name, broken)
+		}
+		note(fmt.Sprintf("restored as it was recorded, because the configuration is now broken: %v", broken))
+		p.mu.Lock()
+		p.config, p.stamp = conf, ""
+		p.mu.Unlock()
+	}
+	p.mu.Lock()
+	p.env = kept.Env
+	p.mu.Unlock()
+	made, err := p.make(ctx, conf, func(name string) bool { return record.Wants[name] })
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.services = made
+	p.mu.Unlock()
+	var wishes []supervisor.Wish
+	for _, c := range conf.Services {
+		if !record.Wants[c.Name] {
+			continue
+		}
+		known := p.records.get(c.Name)
+		wishes = append(wishes, supervisor.Wish{
+			Name: c.Name, Up: true, Service: made[c.Name].supervised(), Run: known.Next(),
+			Done: c.Type == config.TypeTask && known.Done(),
+		})
+	}
+	p.keeper.Apply(wishes)
+	return nil
+}
+
+// Lost closes the record of a run whose end nobody saw.
+func (p *Project) Lost(name string, run int, why string) {
+	p.records.change(name, func(s *state.Service) {
+		for i := range s.Runs {
+			if r := &s.Runs[i]; r.Run == run && r.End.IsZero() {
+				r.End, r.Reason = time.Now(), why
+			}
+		}
+	})
+}
