@@ -36,7 +36,8 @@ fmt: $(LINT) ## format what is not
 	$(LINT) fmt ./...
 
 golden: ## write the golden files anew; review with git diff
-	go test ./supervisor ./restore ./internal/config ./internal/env ./internal/postgres ./internal/cli -update
+	go test ./supervisor ./restore ./ipc ./internal/config ./internal/env ./internal/postgres ./internal/cli -update
+	go test ./internal/manual -update
 
 soak: ## the tests that look for races and leaks, over and over
 	CGO_ENABLED=1 go test -race -count=20 ./supervisor ./restore ./ipc ./internal/... ./runtime/process

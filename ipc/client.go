@@ -61,7 +61,9 @@ func ownSocket(path string) error {
 		return unavailable("socket %s: %v", path, err)
 	}
 	if stat.Mode().Type() != fs.ModeSocket {
-		return unavailable("%s is %s, not a socket", path, kindOf(stat.Mode()))
+		e := unavailable("%s is %s, not a socket", path, kindOf(stat.Mode()))
+		e.Hint = "mv " + path + " " + path + ".old"
+		return e
 	}
 	if sys, ok := stat.Sys().(*syscall.Stat_t); !ok || int(sys.Uid) != os.Getuid() {
 		return unavailable("socket %s belongs to another user", path)
@@ -86,13 +88,15 @@ func kindOf(mode fs.FileMode) string {
 // connect waits while the listener's queue is full: the kernel answers that
 // with an error at once.
 func connect(ctx context.Context, socket string) (*net.UnixConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
+	limited, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	for wait := time.Millisecond; ; wait *= 2 {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		conn, err := (&net.Dialer{}).DialContext(limited, "unix", socket)
 		switch {
 		case err == nil:
 			return conn.(*net.UnixConn), nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err() // the caller's own end says nothing of the socket
 		case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT):
 			return nil, ErrNoDaemon
 		case !errors.Is(err, syscall.EAGAIN):
@@ -100,6 +104,8 @@ func connect(ctx context.Context, socket string) (*net.UnixConn, error) {
 		}
 		select {
 		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-limited.Done():
 			return nil, unavailable("the daemon at %s does not accept connections", socket)
 		case <-time.After(wait):
 		}

@@ -146,7 +146,7 @@ type LogsArgs struct {
 	Run      string   `json:"run,omitempty"`    // "current", "previous", a number; empty is both current and previous
 }
 
-// Status is SURFACE.md 2.
+// Status is the services of a project at one moment, as "status --json" prints them.
 type Status struct {
 	Version  int         `json:"version"`
 	Project  ProjectName `json:"project"`
@@ -194,7 +194,7 @@ type Service struct {
 	DependsOn   []string       `json:"depends_on"`
 }
 
-// Event is one boot event, SURFACE.md 3. The last of a stream has no Service:
+// Event is one boot event, a line of "up --json". The last of a stream has no Service:
 // Event is "done" or "failed", Exit is set.
 type Event struct {
 	Time    time.Time `json:"time"`
@@ -238,7 +238,7 @@ type Target struct {
 	Container string   `json:"container,omitempty"`
 }
 
-// LogLine is one line of a log, SURFACE.md 3.
+// LogLine is one line of a log, as "logs --json" prints it.
 type LogLine struct {
 	Seq          uint64    `json:"seq"`
 	Time         time.Time `json:"time"`
@@ -323,7 +323,7 @@ type Check struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// Error is a failure as people see it, SURFACE.md 1.
+// Error is a failure as people see it.
 type Error struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`

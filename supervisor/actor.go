@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -27,16 +28,14 @@ type actor struct {
 	publish func(Change)
 
 	orders chan order // holds one: the latest
-	post   box[event]
+	post   *box[event]
 
 	service Service // of the current run
 	next    Service // of the next
 	state   state
 	inst    runtime.Instance
 	info    runtime.Info
-	began   time.Time
-	ready   time.Time
-	ended   time.Time
+	current Run                // the run, once this actor has begun one
 	scope   context.Context    // the current run's
 	drop    context.CancelFunc // ends it
 	abandon context.CancelFunc // ends what prepares or starts
@@ -81,8 +80,8 @@ func (a *actor) serve(ctx context.Context) {
 		select {
 		case o := <-a.orders:
 			a.obey(ctx, o)
-		case events := <-a.post:
-			for _, e := range events {
+		case <-a.post.wake:
+			for _, e := range a.post.all() {
 				a.handle(ctx, e)
 			}
 		case <-ctx.Done():
@@ -111,33 +110,26 @@ type born struct {
 }
 
 func (a *actor) handle(ctx context.Context, e event) {
-	before := a.status()
-	switch arrived := e.(type) {
-	case born:
-		if arrived.Err == nil {
-			a.inst, a.info, a.began = arrived.inst, arrived.inst.Info(), time.Now()
-		}
-		e = arrived.started
-	case exited:
-		if a.state.proven {
-			arrived.ReadyFor = arrived.Exit.At.Sub(a.ready)
-		}
-		e = arrived
-	case reported:
-		if arrived.Run == a.state.run {
-			a.publish(Change{Status: a.status(), Progress: &arrived.Progress})
+	if p, ok := e.(reported); ok {
+		if p.Run == a.state.run {
+			a.publish(Change{Status: a.status(), Progress: &p.Progress})
 		}
 		return
 	}
-	next, effects := e.apply(a.state)
+	before, run := a.status(), a.current
+	next, effects := a.note(e).apply(a.state)
+	if a.state.phase.Live() && (next.run != a.state.run || !next.phase.Live()) {
+		a.current.EndedAt, a.current.Exit, a.current.Reason = time.Now(), next.ending.Exit, next.ending.Reason
+	}
 	if next.run != a.state.run {
+		if a.current != run { // nobody hears of it otherwise
+			ended := a.current
+			a.publish(Change{Status: before, Run: &ended})
+		}
 		a.renew(ctx, &next)
 	}
 	if next.phase == Ready && !a.state.proven {
-		a.ready = time.Now()
-	}
-	if a.state.phase.Live() && !next.phase.Live() {
-		a.ended = time.Now()
+		a.current.ReadyAt = time.Now()
 	}
 	a.state = next
 	if !next.phase.Live() && next.phase != Backoff && next.phase != Failed {
@@ -146,8 +138,36 @@ func (a *actor) handle(ctx context.Context, e event) {
 	for _, f := range effects {
 		a.do(ctx, f)
 	}
-	if now := a.status(); now != before {
-		a.publish(Change{Status: now})
+	a.tellOf(before, run)
+}
+
+// note takes from an event what is not for the decision, and adds what only
+// the actor knows.
+func (a *actor) note(e event) event {
+	switch e := e.(type) {
+	case born:
+		if e.Err == nil {
+			a.inst, a.info, a.current.StartedAt = e.inst, e.inst.Info(), time.Now()
+		}
+		return e.started
+	case exited:
+		if a.state.proven {
+			e.ReadyFor = e.Exit.At.Sub(a.current.ReadyAt)
+		}
+		return e
+	}
+	return e
+}
+
+// tellOf publishes what differs from before.
+func (a *actor) tellOf(before Status, run Run) {
+	change := Change{Status: a.status()}
+	if a.current != run {
+		now := a.current
+		change.Run = &now
+	}
+	if change.Status != before || change.Run != nil {
+		a.publish(change)
 	}
 }
 
@@ -157,8 +177,7 @@ func (a *actor) renew(ctx context.Context, s *state) {
 	a.scope, a.drop = context.WithCancel(ctx)
 	a.service = a.next
 	s.policy = a.service.Policy
-	a.inst, a.info = nil, runtime.Info{}
-	a.began, a.ready, a.ended = time.Time{}, time.Time{}, time.Time{}
+	a.inst, a.info, a.current = nil, runtime.Info{}, Run{Number: s.run}
 }
 
 func (a *actor) status() Status {
@@ -167,7 +186,7 @@ func (a *actor) status() Status {
 		Service: a.next.Name, Task: a.next.Policy.Task, Phase: s.phase, Want: s.want, Seen: s.want.Generation, Generation: s.made, Run: s.run,
 		Proven: s.proven, Restarts: s.again, Early: s.early, Delay: s.delay,
 		Reason: s.ending.Reason, Code: s.ending.Code, Hint: either(s.ending.Hint, s.hint), Detail: s.detail, Exit: s.ending.Exit,
-		Info: a.info, StartedAt: a.began, ReadyAt: a.ready, EndedAt: a.ended,
+		Info: a.info, StartedAt: a.current.StartedAt, ReadyAt: a.current.ReadyAt, EndedAt: a.current.EndedAt,
 	}
 }
 
@@ -276,9 +295,22 @@ func (a *actor) watch(ctx context.Context, run int, service Service, inst runtim
 func (a *actor) wait(ctx context.Context, run int, inst runtime.Instance) event {
 	exit, err := inst.Wait(ctx)
 	if err != nil {
-		return nil
+		if ctx.Err() != nil {
+			return nil
+		}
+		return stopFailed{run, err}
 	}
-	return exited{Run: run, Exit: exit, Err: inst.Remove(ctx)}
+	for {
+		err := inst.Remove(ctx)
+		if !errors.Is(err, runtime.ErrUnavailable) {
+			return exited{Run: run, Exit: exit, Err: err}
+		}
+		select { // what it held is released when the runtime is back
+		case <-time.After(retryAfter):
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 func (a *actor) progress(run int, p runtime.Progress) {

@@ -121,6 +121,9 @@ func (e probed) apply(s state) (state, []effect) {
 }
 
 func (e exited) apply(s state) (state, []effect) {
+	if e.Run == s.run && s.phase == Failed && s.stuck && e.Err == nil {
+		return settle(s) // what could not be ended has ended
+	}
 	if e.Run != s.run || !s.phase.running() {
 		return s, nil
 	}
@@ -164,8 +167,14 @@ func (e stopFailed) apply(s state) (state, []effect) {
 }
 
 func (e rested) apply(s state) (state, []effect) {
-	if e.Run != s.run || s.phase != Backoff && s.phase != Failed {
-		return s, nil
+	switch {
+	case e.Run != s.run:
+	case s.phase == Backoff:
+		return begin(s)
+	case s.phase == Failed && !s.stuck && s.want.Up && s.gate:
+		return attempt(s) // the runtime was away; nothing of the run has been
+	case s.phase == Failed:
+		return begin(s)
 	}
-	return begin(s)
+	return s, nil
 }

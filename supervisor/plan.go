@@ -45,6 +45,7 @@ type Ask struct {
 	Alone    bool     // not what they depend on
 	Recreate bool     // also what has not changed
 	Restart  bool     // the named ones also when they run
+	Needed   bool     // the names are what something else needs, not what the user typed
 }
 
 // Plan says what a wish to be up changes, dependencies first. It only decides;
@@ -91,7 +92,7 @@ type planner struct {
 }
 
 func (p planner) step(part Part) Step {
-	named := slices.Contains(p.ask.Names, part.Name)
+	named := slices.Contains(p.ask.Names, part.Name) && !p.ask.Needed
 	s := part.Status
 	op, cause := OpKeep, ""
 	switch {

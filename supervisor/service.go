@@ -95,9 +95,19 @@ func (s Status) Up() bool {
 	return s.Phase == Ready
 }
 
-// Change is one thing a subscriber hears: a new status, progress of what
-// prepares, or both.
+// Change is one thing a subscriber hears. Status is always that of now.
 type Change struct {
 	Status   Status
-	Progress *runtime.Progress
+	Progress *runtime.Progress // of what prepares
+	Run      *Run              // when a run began, started, was ready or ended
+}
+
+// Run is one run of a service, as far as it has come.
+type Run struct {
+	Number    int
+	StartedAt time.Time // zero when it has not come so far
+	ReadyAt   time.Time
+	EndedAt   time.Time
+	Exit      *runtime.Exit
+	Reason    string // why it ended badly
 }

@@ -82,11 +82,17 @@ func begin(s state) (state, []effect) {
 	case !s.want.Up:
 		s.phase = Stopped
 		return s, nil
-	case !s.gate && !s.want.Alone:
+	case !s.gate:
 		s.phase = Waiting
 		return s, nil
 	}
 	s.run++
+	return attempt(s)
+}
+
+// attempt begins the current run, for the first time or once more after the
+// runtime was away.
+func attempt(s state) (state, []effect) {
 	s.made, s.phase, s.proven, s.detail, s.hint = s.want.Generation, Preparing, false, "", ""
 	return s, []effect{prepare}
 }

@@ -12,7 +12,7 @@ type Wish struct {
 	Name    string
 	Up      bool
 	Renew   bool     // a new generation even when it is up: restart, or run a task again
-	Alone   bool     // start without waiting for what it depends on
+	Alone   bool     // wait only for dependencies that are wished for in the same step
 	Force   bool     // stop at once, without asking first
 	Service *Service // what it is to be from the next run on; nil: as it is
 	Run     int      // with a Service that is new here: the number of its first run
@@ -25,7 +25,7 @@ type Wish struct {
 type Supervisor struct {
 	asks  chan func(*coordinator)
 	done  chan struct{}
-	heard box[Change] // from the actors
+	heard *box[Change] // from the actors
 }
 
 // New makes a supervisor of no services.
@@ -39,7 +39,7 @@ func New() *Supervisor {
 // coordinator is what the goroutine in Serve owns: it alone knows the graph.
 type coordinator struct {
 	ctx         context.Context
-	heard       box[Change]
+	heard       *box[Change]
 	members     map[string]*member
 	graph       graph
 	inverse     map[string][]string
@@ -52,9 +52,10 @@ type member struct {
 	actor  *actor
 	deps   []Dep
 	status Status
-	want   Want  // the latest wish, handed out or not
-	held   *wish // a wish that has to wait until its dependents have stopped
-	open   bool  // what the actor was last told of its gate
+	want   Want            // the latest wish, handed out or not
+	held   *wish           // a wish that has to wait until its dependents have stopped
+	among  map[string]bool // when it is to start alone: the only dependencies that count
+	open   bool            // what the actor was last told of its gate
 	forget bool
 	cancel context.CancelFunc
 }
@@ -72,8 +73,8 @@ func (s *Supervisor) Serve(ctx context.Context) {
 		select {
 		case ask := <-s.asks:
 			ask(c)
-		case changes := <-s.heard:
-			c.hear(changes)
+		case <-s.heard.wake:
+			c.hear(s.heard.all())
 		case <-ctx.Done():
 			return
 		}
@@ -119,11 +120,14 @@ func (s *Supervisor) Dependents(names []string) []string {
 // Subscription hears every change, in order, from a snapshot on.
 type Subscription struct {
 	Snapshot []Status
-	box      box[Change]
+	box      *box[Change]
 }
 
 // Next waits for changes and returns all that have come.
 func (sub *Subscription) Next(ctx context.Context) ([]Change, error) { return sub.box.take(ctx) }
+
+// Rest returns what has come and has not been heard, without waiting.
+func (sub *Subscription) Rest() []Change { return sub.box.all() }
 
 // Subscribe begins to hear, and applies wishes in the same step, so that no
 // change they cause is missed: the snapshot has what was known when they were
@@ -154,14 +158,24 @@ func (c *coordinator) apply(wishes []Wish) {
 		c.enlist(w)
 	}
 	c.draw()
+	together := map[string]bool{}
+	for _, w := range wishes {
+		together[w.Name] = true
+	}
 	for _, w := range wishes {
 		m := c.members[w.Name]
 		if m == nil {
 			continue
 		}
-		want := Want{Up: w.Up, Generation: m.want.Generation, Alone: w.Alone, Force: w.Force}
+		want := Want{Up: w.Up, Generation: m.want.Generation, Force: w.Force}
+		m.among = nil
+		if w.Alone {
+			m.among = together
+		}
 		if w.Up != m.want.Up || w.Renew {
 			want.Generation++
+		} else {
+			want.Force = want.Force || m.want.Force // what was to be forced stays so
 		}
 		m.want, m.forget = want, w.Forget
 		service := w.Service
@@ -258,6 +272,9 @@ func (c *coordinator) mustWait(m *member) bool {
 // gate reports whether everything that m depends on is there.
 func (c *coordinator) gate(m *member) bool {
 	for _, d := range m.deps {
+		if m.among != nil && !m.among[d.Service] {
+			continue
+		}
 		on := c.members[d.Service]
 		if on == nil || on.held != nil {
 			return false

@@ -343,3 +343,238 @@ func TestPrepareErrorsAreShown(t *testing.T) {
 		}
 	})
 }
+
+func TestASecondDownIsJudgedByItself(t *testing.T) {
+	rt := &fake{immortal: true}
+	web := service("web", rt)
+	keep(t, func(s *Supervisor) {
+		s.Apply([]Wish{up(web)})
+		synctest.Wait()
+		s.Apply([]Wish{{Name: "web"}})
+		synctest.Wait()
+		rt.immortal = false
+		sub, end := s.Subscribe(Wish{Name: "web", Renew: true})
+		defer end()
+		if now := sub.Snapshot[0]; !now.Stale() {
+			t.Errorf("the failure of the last down would be taken for that of this one: %+v", now)
+		}
+		synctest.Wait()
+		if now := s.Snapshot()[0]; now.Phase != Stopped {
+			t.Errorf("once it could be ended: %s", now.Phase)
+		}
+	})
+}
+
+func TestRestartAloneKeepsTheOrderAmongTheNamed(t *testing.T) {
+	rt := &fake{stubborn: true}
+	cache, db, web := service("cache", rt), service("db", rt), service("web", rt, "db", "cache")
+	got := keep(t, func(s *Supervisor) {
+		s.Apply([]Wish{up(cache), up(web), up(db)})
+		synctest.Wait()
+		s.Apply([]Wish{{Name: "cache"}})
+		time.Sleep(3 * time.Second)
+		s.Apply([]Wish{{Name: "db", Up: true, Renew: true, Alone: true}, {Name: "web", Up: true, Renew: true, Alone: true}})
+		time.Sleep(5 * time.Second)
+	})
+	expect(t, got[len(got)-6:], "5s db 2 preparing", "5s db 2 starting", "5s db 2 ready", "5s web 2 preparing", "5s web 2 starting", "5s web 2 ready")
+}
+
+func TestTheEndOfARunIsToldEvenWhenTheNextBeginsAtOnce(t *testing.T) {
+	rt := &fake{}
+	web := service("web", rt)
+	var runs []Run
+	keep(t, func(s *Supervisor) {
+		sub, end := s.Subscribe(up(web))
+		defer end()
+		synctest.Wait()
+		time.Sleep(5 * time.Second)
+		rt.last().end(3, "")
+		synctest.Wait()
+		for _, c := range sub.Rest() {
+			if c.Run != nil {
+				runs = append(runs, *c.Run)
+			}
+		}
+	})
+	var ended []Run
+	for _, r := range runs {
+		if !r.EndedAt.IsZero() {
+			ended = append(ended, r)
+		}
+	}
+	if len(ended) != 1 || ended[0].Number != 1 || ended[0].Exit.Code != 3 || ended[0].ReadyAt.IsZero() || ended[0].Reason != "exited with 3" {
+		t.Errorf("ended: %+v", ended)
+	}
+	if last := runs[len(runs)-1]; last.Number != 2 || last.ReadyAt.IsZero() {
+		t.Errorf("the last that was told: %+v", last)
+	}
+}
+
+func TestAServiceThatHasNotRunYetTellsOfNoRun(t *testing.T) {
+	rt := &fake{}
+	migrate := service("migrate", rt)
+	migrate.Policy = Policy{Restart: Never, Task: true}
+	keep(t, func(s *Supervisor) {
+		sub, end := s.Subscribe(Wish{Name: "migrate", Up: true, Service: migrate, Run: 4, Done: true})
+		defer end()
+		synctest.Wait()
+		s.Apply([]Wish{{Name: "migrate"}})
+		synctest.Wait()
+		for _, c := range sub.Rest() {
+			if c.Run != nil {
+				t.Errorf("told of %+v, which was another daemon's", *c.Run)
+			}
+		}
+	})
+}
+
+// moody is a runtime whose instances cannot do one thing for a while.
+type moody struct {
+	*fake
+	waits, removes error // what Wait and the next Remove answer
+}
+
+type moodyLife struct {
+	runtime.Instance
+	of *moody
+}
+
+func (m *moody) Start(ctx context.Context, spec runtime.Spec) (runtime.Instance, error) {
+	in, err := m.fake.Start(ctx, spec)
+	return moodyLife{in, m}, err
+}
+
+func (l moodyLife) Wait(ctx context.Context) (runtime.Exit, error) {
+	if l.of.waits != nil {
+		return runtime.Exit{}, l.of.waits
+	}
+	return l.Instance.Wait(ctx)
+}
+
+func (l moodyLife) Remove(context.Context) error {
+	err := l.of.removes
+	l.of.removes = nil
+	return err
+}
+
+func TestWhatCannotBeRemovedWhileTheEngineIsAwayIsRemovedLater(t *testing.T) {
+	rt := &moody{fake: &fake{}, removes: runtime.ErrUnavailable}
+	web := service("web", rt.fake)
+	web.Runtime = rt
+	keep(t, func(s *Supervisor) {
+		s.Apply([]Wish{up(web)})
+		synctest.Wait()
+		rt.last().end(1, "")
+		time.Sleep(time.Hour)
+		if now := s.Snapshot()[0]; now.Phase != Ready || now.Run != 2 {
+			t.Errorf("an hour after the engine was away for a moment: %s in run %d: %s", now.Phase, now.Run, now.Reason)
+		}
+	})
+}
+
+func TestAnEndThatNobodyCanSeeIsAFailedStop(t *testing.T) {
+	rt := &moody{fake: &fake{}, waits: errors.New("cannot know")}
+	web := service("web", rt.fake)
+	web.Runtime = rt
+	keep(t, func(s *Supervisor) {
+		s.Apply([]Wish{up(web)})
+		synctest.Wait()
+		s.Apply([]Wish{{Name: "web"}})
+		time.Sleep(time.Hour)
+		if now := s.Snapshot()[0]; now.Phase != Failed || now.Code != "stop_failed" {
+			t.Errorf("an hour after down: %s %s", now.Phase, now.Code)
+		}
+	})
+}
+
+func TestALateEndOfWhatCouldNotBeEnded(t *testing.T) {
+	rt := &fake{immortal: true}
+	web := service("web", rt)
+	keep(t, func(s *Supervisor) {
+		s.Apply([]Wish{up(web)})
+		synctest.Wait()
+		s.Apply([]Wish{{Name: "web", Up: true, Renew: true}})
+		synctest.Wait()
+		rt.last().end(0, "")
+		synctest.Wait()
+		if now := s.Snapshot()[0]; now.Phase != Ready || now.Run != 2 {
+			t.Errorf("wanted up, and its old instance has ended: %s %s", now.Phase, now.Code)
+		}
+	})
+}
+
+func TestForceIsNotOvertakenByAsking(t *testing.T) {
+	rt := &fake{stubborn: true}
+	web := service("web", rt)
+	web.Grace = time.Hour
+	keep(t, func(s *Supervisor) {
+		s.Apply([]Wish{up(web)})
+		synctest.Wait()
+		s.Apply([]Wish{{Name: "web"}})
+		synctest.Wait()
+		s.Apply([]Wish{{Name: "web", Force: true}})
+		s.Apply([]Wish{{Name: "web"}})
+		synctest.Wait()
+		if now := s.Snapshot()[0]; now.Phase.Live() {
+			t.Errorf("after down --force: %s", now.Phase)
+		}
+	})
+}
+
+// TestManyActorsAtOnce: the coordinator ends with the latest status of each,
+// and every subscriber hears every change in order.
+func TestManyActorsAtOnce(t *testing.T) {
+	rt := &fake{}
+	s := New()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); s.Serve(ctx) }()
+	var wishes []Wish
+	for i := range 20 {
+		wishes = append(wishes, up(service(fmt.Sprintf("s%02d", i), rt)))
+	}
+	for range 10 {
+		subs := make([]*Subscription, 3)
+		for i := range subs {
+			sub, end := s.Subscribe()
+			defer end()
+			subs[i] = sub
+		}
+		for i := range wishes {
+			wishes[i].Renew = true
+		}
+		after := s.Apply(wishes)
+		for _, sub := range subs {
+			arrive(t, sub, after)
+		}
+	}
+	cancel()
+	<-done
+}
+
+// arrive hears until every service is ready in the generation that is wanted.
+func arrive(t *testing.T, sub *Subscription, wanted []Status) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	goal, last := map[string]int{}, map[string]Status{}
+	for _, w := range wanted {
+		goal[w.Service] = w.Want.Generation
+	}
+	for len(goal) > 0 {
+		changes, err := sub.Next(ctx)
+		if err != nil {
+			t.Fatalf("%d services never arrived, %v: %+v", len(goal), err, last)
+		}
+		for _, c := range changes {
+			now, before := c.Status, last[c.Status.Service]
+			if now.Generation < before.Generation || now.Run < before.Run {
+				t.Fatalf("%s went back from run %d to %d", now.Service, before.Run, now.Run)
+			}
+			last[now.Service] = now
+			if g, waits := goal[now.Service]; waits && now.Phase == Ready && now.Generation == g {
+				delete(goal, now.Service)
+			}
+		}
+	}
+}

@@ -8,7 +8,6 @@ import "time"
 type Want struct {
 	Up         bool
 	Generation int
-	Alone      bool // start without waiting for what it depends on
 	Force      bool // when it has to stop: at once, without asking first
 }
 

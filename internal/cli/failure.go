@@ -15,7 +15,7 @@ import (
 	"github.com/locald/locald/runtime"
 )
 
-// The exit statuses of SURFACE.md 1.
+// The exit statuses of docs/manual/commands.md.
 const (
 	exitFailed      = 1
 	exitUsage       = 2

@@ -60,7 +60,7 @@ type ServeOptions struct {
 }
 
 // Main runs the command that args (without the program's name) ask for and
-// returns the exit status of SURFACE.md 1.
+// returns the exit status, as docs/manual/commands.md has them.
 func Main(ctx context.Context, args []string, io IO, hooks Hooks) int {
 	a := newApp(io, hooks)
 	ctx, stop := a.signals.watch(ctx, io.Signals)

@@ -2,7 +2,7 @@
 // file, line and column.
 //
 // It starts nothing, resolves no reference and knows no port that is not
-// written: package env and the daemon do. It imports no other room, and every
+// written: packages env and project do. It imports no other room, and every
 // room may import it.
 //
 // One table of keys (keys.go) is what the checker accepts, what the JSON

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"maps"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -470,6 +471,24 @@ var otherSpellings = map[string]string{
 	"cmd":               "command",
 	"stop_grace_period": "stop_timeout",
 	"depends":           "depends_on",
+}
+
+// meant is the key that a name which is no key was meant to be: the spelling of
+// another tool, or something close to that or to a key. foreign reports the
+// former two.
+func meant(name string) (key string, foreign bool) {
+	if other := otherSpellings[name]; other != "" {
+		return other, true
+	}
+	var own []string
+	for _, k := range serviceKeys {
+		own = append(own, k.name)
+	}
+	if near := nearest(name, own); near != "" {
+		return near, false
+	}
+	other := otherSpellings[nearest(name, slices.Sorted(maps.Keys(otherSpellings)))]
+	return other, other != ""
 }
 
 // otherCondition is what a condition of Compose is called here.

@@ -209,11 +209,11 @@ func (d *decoder) checkService(name string, v *value) {
 			continue
 		}
 		e.value.bad = true
-		switch other := otherSpellings[e.name]; {
+		switch key, foreign := meant(e.name); {
 		case e.name == "build":
 			d.addTo(name, e.pos, `image = "…"`, "%s: building images comes with a later version", path)
-		case other != "":
-			d.addTo(name, e.pos, "write "+other, "%s: unknown key %s", "services."+name, show(e.name))
+		case foreign:
+			d.addTo(name, e.pos, "write "+key, "%s: unknown key %s", "services."+name, show(e.name))
 		default:
 			c.unknownKey("services."+name, e, keyFields)
 		}
@@ -399,9 +399,17 @@ func (d *decoder) typeOf(s *Service) string {
 	return TypeExec
 }
 
-// hasCommand reports whether there is a command, or what another tool calls
-// one.
-func (d *decoder) hasCommand() bool { return d.has("command") || d.has("run") || d.has("cmd") }
+// hasCommand reports whether there is a command, or something that was meant to
+// be one.
+func (d *decoder) hasCommand() bool {
+	return slices.ContainsFunc(d.table.entries, func(e entry) bool {
+		if keyOf(e.name) != nil {
+			return e.name == "command"
+		}
+		key, _ := meant(e.name)
+		return key == "command"
+	})
+}
 
 func (d *decoder) defaults(s *Service) {
 	s.Restart, s.Backoff, s.MaxRestarts, s.StopTimeout = "on-failure", defaultBackoff, defaultMaxRestarts, defaultStopTimeout

@@ -158,8 +158,8 @@ const (
 )
 
 // Health says how a service's readiness is found out. Exactly one of HTTP,
-// TCP, Command, Log and Notify is set, or None, or nothing (the default of
-// SURFACE.md 4).
+// TCP, Command, Log and Notify is set, or None, or nothing, and then the
+// service's type decides.
 type Health struct {
 	Written bool
 	None    bool

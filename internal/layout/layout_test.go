@@ -31,11 +31,13 @@ var doors = map[string][]string{
 	"internal/keeper":   {"internal/logs"},
 	"internal/layout":   {},
 	"internal/logs":     {},
+	"internal/manual":   {},
 	"internal/ports":    {"internal/sockets"},
 	"internal/postgres": {"runtime"},
 	"internal/probe":    {"runtime", "internal/sockets"},
 	"internal/sockets":  {},
 	"internal/state":    {"runtime"},
+	"internal/system":   {},
 	"internal/project": {
 		"runtime", "supervisor", "internal/config", "internal/env", "internal/logs", "internal/ports",
 		"internal/postgres", "internal/probe", "internal/state",
@@ -85,6 +87,43 @@ func TestDoors(t *testing.T) {
 	for room := range doors {
 		if !seen[room] {
 			t.Errorf("%s is on the map and not in the house: delete its row", room)
+		}
+	}
+}
+
+// TestMap: the table of rooms in ARCHITECTURE.md has the same rooms and doors.
+func TestMap(t *testing.T) {
+	text, err := os.ReadFile("../../ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "\n## The map\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	drawn := map[string]bool{}
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 || !strings.HasPrefix(cells[1], " `") {
+			continue
+		}
+		room := strings.Trim(cells[1], " `")
+		if _, known := doors[room]; !known || drawn[room] {
+			t.Errorf("ARCHITECTURE.md has %s, which has no row here or is there twice", room)
+		}
+		drawn[room] = true
+		var may []string
+		if said := strings.TrimSpace(cells[3]); said != "nothing" {
+			for target := range strings.SplitSeq(said, ", ") {
+				may = append(may, strings.Trim(target, "`"))
+			}
+		}
+		slices.Sort(may)
+		if want := slices.Sorted(slices.Values(doors[room])); !slices.Equal(may, want) {
+			t.Errorf("ARCHITECTURE.md lets %s import %v, the doors here %v", room, may, want)
+		}
+	}
+	for room := range doors {
+		if !drawn[room] {
+			t.Errorf("%s is not in the table of ARCHITECTURE.md", room)
 		}
 	}
 }

@@ -4,7 +4,7 @@
 //
 // It never decides whether the server is ready, never starts or stops the
 // server itself, and deletes no data but the unfinished attempt of its own
-// Create. Only the daemon imports it.
+// Create. Only package project imports it and, to look for programs, the daemon.
 //
 // A service's directory, which callers pass in and nobody else writes to,
 // holds:

@@ -32,7 +32,7 @@ func (Healthcheck) Run(ctx context.Context, in runtime.Instance, report func(Fin
 			}
 		})
 		// An engine that cannot be asked says nothing about the instance.
-		if err == nil || !sleep(ctx, pace(time.Since(begin))) {
+		if err == nil || !sleep(ctx, pace(time.Since(begin), 0)) {
 			return
 		}
 	}

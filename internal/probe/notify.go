@@ -66,7 +66,7 @@ func (m message) apply(f Finding) Finding {
 			f.Ready = false
 			f.Detail = "it says that it stops"
 		case key == "STATUS" && !f.Ready:
-			f.Detail = value
+			f.Detail = "it has not said READY=1, but: " + value
 		}
 	}
 	return f

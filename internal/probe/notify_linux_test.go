@@ -89,11 +89,11 @@ func TestNotifyFromTheInstance(t *testing.T) {
 		want Finding
 	}{
 		{"", Finding{Detail: "it has not said READY=1"}},
-		{"STATUS=loading 1 of 2", Finding{Detail: "loading 1 of 2"}},
-		{"EXTEND_TIMEOUT_USEC=5000000\nSTATUS=loading 2 of 2\nMAINPID=1", Finding{Detail: "loading 2 of 2"}},
+		{"STATUS=loading 1 of 2", Finding{Detail: "it has not said READY=1, but: loading 1 of 2"}},
+		{"EXTEND_TIMEOUT_USEC=5000000\nSTATUS=loading 2 of 2\nMAINPID=1", Finding{Detail: "it has not said READY=1, but: loading 2 of 2"}},
 		{"READY=1\nSTATUS=serving", Finding{Ready: true}},
 		{"STOPPING=1", Finding{Detail: "it says that it stops"}},
-		{"STATUS=bye", Finding{Detail: "bye"}},
+		{"STATUS=bye", Finding{Detail: "it has not said READY=1, but: bye"}},
 	} {
 		if step.text != "" {
 			if err := send(s.Path(), step.text, nil); err != nil {

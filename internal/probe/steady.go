@@ -38,6 +38,7 @@ func (p Policy) steadily(ctx context.Context, report func(Finding), attempt func
 	report = changes(report)
 	begin, ready, before, failures := time.Now(), false, false, 0
 	for {
+		asked := time.Since(begin)
 		probe, cancel := context.WithTimeout(ctx, p.Timeout)
 		why := attempt(probe)
 		cancel()
@@ -62,7 +63,7 @@ func (p Policy) steadily(ctx context.Context, report func(Finding), attempt func
 		}
 		delay := p.Interval
 		if !before {
-			delay = pace(waited)
+			delay = pace(waited, waited-asked)
 		}
 		if !sleep(ctx, delay) {
 			return
