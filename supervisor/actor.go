@@ -185,7 +185,7 @@ func (a *actor) status() Status {
 	return Status{
 		Service: a.next.Name, Task: a.next.Policy.Task, Phase: s.phase, Want: s.want, Seen: s.want.Generation, Generation: s.made, Run: s.run,
 		Proven: s.proven, Restarts: s.again, Early: s.early, Delay: s.delay,
-		Reason: s.ending.Reason, Code: s.ending.Code, Hint: either(s.ending.Hint, s.hint), Detail: s.detail, Exit: s.ending.Exit,
+		Reason: s.ending.Reason, Code: s.ending.Code, Hint: either(s.ending.Hint, s.hint), Detail: s.detail, Overdue: s.overdue, Exit: s.ending.Exit,
 		Info: a.info, StartedAt: a.current.StartedAt, ReadyAt: a.current.ReadyAt, EndedAt: a.current.EndedAt,
 	}
 }

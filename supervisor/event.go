@@ -106,7 +106,7 @@ func (e probed) apply(s state) (state, []effect) {
 	}
 	switch s.phase {
 	case Starting, Unready:
-		s.detail, s.hint = e.Detail, e.Hint
+		s.detail, s.hint, s.overdue = e.Detail, e.Hint, e.Overdue
 		if e.Ready {
 			s.phase, s.proven, s.early, s.ending = Ready, true, 0, ending{}
 		}

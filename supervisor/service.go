@@ -51,6 +51,9 @@ type Finding struct {
 	Ready  bool
 	Detail string // why not, in words
 	Hint   string // something to type
+
+	// Overdue says that it has had its time to become ready, and was not.
+	Overdue bool
 }
 
 // Status is what others may know of a service. It is a value.
@@ -67,11 +70,12 @@ type Status struct {
 	Early      int  // endings before being ready, since it was asked for or last ready
 	Delay      time.Duration
 
-	Reason string // of the last bad ending
-	Code   string
-	Hint   string
-	Detail string // what the probe last said
-	Exit   *runtime.Exit
+	Reason  string // of the last bad ending
+	Code    string
+	Hint    string
+	Detail  string // what the probe last said
+	Overdue bool   // the current run has had its time to become ready
+	Exit    *runtime.Exit
 
 	Info      runtime.Info
 	StartedAt time.Time // of the current run; zero when it has not started

@@ -15,17 +15,18 @@ type state struct {
 	gate   bool // what it depends on allows a start
 	phase  Phase
 
-	run    int           // the current run; 0 before the first
-	made   int           // the generation the current run was started for
-	proven bool          // the current run has been ready
-	fails  int           // endings in a row that call for a restart
-	again  int           // restarts since it was asked for
-	early  int           // endings before being ready, since it was asked for or last ready
-	delay  time.Duration // the last rest
-	stuck  bool          // an instance could not be ended; nothing starts until it is
-	ending ending        // of the last run
-	detail string        // what the probe last said
-	hint   string        // what the probe suggests to type
+	run     int           // the current run; 0 before the first
+	made    int           // the generation the current run was started for
+	proven  bool          // the current run has been ready
+	fails   int           // endings in a row that call for a restart
+	again   int           // restarts since it was asked for
+	early   int           // endings before being ready, since it was asked for or last ready
+	delay   time.Duration // the last rest
+	stuck   bool          // an instance could not be ended; nothing starts until it is
+	ending  ending        // of the last run
+	detail  string        // what the probe last said
+	hint    string        // what the probe suggests to type
+	overdue bool
 }
 
 // ending is how the last run ended, for those who look.
@@ -93,7 +94,7 @@ func begin(s state) (state, []effect) {
 // attempt begins the current run, for the first time or once more after the
 // runtime was away.
 func attempt(s state) (state, []effect) {
-	s.made, s.phase, s.proven, s.detail, s.hint = s.want.Generation, Preparing, false, "", ""
+	s.made, s.phase, s.proven, s.detail, s.hint, s.overdue = s.want.Generation, Preparing, false, "", "", false
 	return s, []effect{prepare}
 }
 

@@ -90,6 +90,9 @@ func health(f project.Facts, s supervisor.Status) string {
 	}
 	switch s.Phase {
 	case supervisor.Starting:
+		if s.Overdue {
+			return "unhealthy"
+		}
 		return "starting"
 	case supervisor.Ready:
 		return "healthy"

@@ -45,12 +45,14 @@ type Daemon struct {
 
 	leave   context.CancelFunc // ends Serve once services are down
 	life    context.Context
-	swept   map[runtime.Kind]chan struct{} // closed when nothing of an earlier daemon is left
-	applied chan struct{}                  // closed when what was wanted has been asked for
+	alone   chan struct{}            // closed when no keeper of an earlier daemon is left
+	applied chan struct{}            // closed when what was wanted has been asked for
+	rested  map[string]chan struct{} // by id of the projects that were asked for, all there once applied is closed: closed when they are at rest
 
 	mu         sync.Mutex
-	projects   map[string]*project.Project // by directory
-	containers map[string]*container.Runtime
+	projects   map[string]*project.Project   // by directory
+	containers map[string]*container.Runtime // by the name that a project writes
+	clearances map[runtime.Runtime]*clearance
 	serving    sync.WaitGroup
 }
 
@@ -62,9 +64,10 @@ type Daemon struct {
 func Serve(ctx context.Context, o Options) error {
 	d := &Daemon{
 		options: o, store: state.Store{Dir: o.Places.Dir}, began: time.Now().UTC(), log: logger(o.Foreground),
-		swept:    map[runtime.Kind]chan struct{}{runtime.Process: make(chan struct{}), runtime.Container: make(chan struct{})},
+		alone:    make(chan struct{}),
 		applied:  make(chan struct{}),
-		projects: map[string]*project.Project{}, containers: map[string]*container.Runtime{},
+		rested:   map[string]chan struct{}{},
+		projects: map[string]*project.Project{}, containers: map[string]*container.Runtime{}, clearances: map[runtime.Runtime]*clearance{},
 	}
 	l, unlock, err := d.begin()
 	if errors.Is(err, state.ErrLocked) {
@@ -122,7 +125,7 @@ func (d *Daemon) begin() (l net.Listener, unlock func(), err error) {
 		Note:     d.note,
 		Installs: sync.OnceValue(func() []postgres.Install { return postgres.Installs(os.Getenv) }),
 		Log:      d.log,
-		Swept:    func(kind runtime.Kind) <-chan struct{} { return d.swept[kind] },
+		Clear:    d.clear,
 	}
 	return l, unlock, nil
 }
@@ -140,11 +143,12 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 	server := &ipc.Server{Methods: d.table(), Report: func(err error) { d.log.Error("ipc", zap.Error(err)) }}
 	answering := make(chan error, 1)
 	go func() { answering <- server.Serve(life, l) }()
-	records := d.load()
+	d.load()
 	d.tellReady()
 	d.log.Info("serving", zap.Int("pid", os.Getpid()), zap.String("socket", d.socket), zap.String("version", d.options.Version))
 	restored := make(chan struct{})
-	go func() { defer close(restored); d.restore(life, records) }()
+	go d.awaitKeeper(life)
+	go func() { defer close(restored); d.restore(life) }()
 
 	var err error
 	select {
@@ -156,12 +160,12 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 		d.log.Error("not everything could be stopped", zap.Strings("services", failed))
 	}
 	end()
+	if err == nil {
+		err = <-answering // and no handler is left
+	}
 	<-restored
 	d.serving.Wait()
 	d.close()
-	if err == nil {
-		err = <-answering
-	}
 	_ = os.Remove(d.options.Places.PIDFile)
 	return err
 }
@@ -238,18 +242,17 @@ func (d *Daemon) open(of ipc.Project) (*project.Project, error) {
 	defer d.mu.Unlock()
 	p := d.projects[dir]
 	if p != nil {
-		p.UseFile(of.File)
 		return p, nil
 	}
 	name := filepath.Base(dir)
 	p, problems := project.Open(d.machine, state.Project{ID: state.NewID(name, dir, d.machine.Owner), Name: name, Dir: dir, File: of.File})
 	d.complain(problems)
-	d.adopt(dir, p)
+	d.admit(dir, p)
 	return p, nil
 }
 
-// adopt begins to serve a project. The lock is held.
-func (d *Daemon) adopt(dir string, p *project.Project) {
+// admit begins to serve a project. The lock is held.
+func (d *Daemon) admit(dir string, p *project.Project) {
 	d.projects[dir] = p
 	d.serving.Go(func() { p.Serve(d.life) })
 }
@@ -262,8 +265,8 @@ func (d *Daemon) complain(problems []error) {
 
 // stopAll is a client that wants the daemon to leave.
 func (d *Daemon) stopAll(ctx context.Context, _ ipc.NoArgs, send func(ipc.Event) error) (ipc.Event, error) {
+	context.AfterFunc(ctx, d.leave) // once the client has its answer, or has gone
 	failed := d.halt(context.WithoutCancel(ctx), send)
-	defer d.leave()
 	if len(failed) > 0 {
 		e := ended(1, nil, "not everything could be stopped: "+failed[0])
 		e.Code = ipc.CodeStopFailed
@@ -305,12 +308,13 @@ func (d *Daemon) haltOne(ctx context.Context, p *project.Project, send func(ipc.
 		names = append(names, s.Service)
 	}
 	deaf := false // a client that has gone does not keep services running
-	return followDown(ctx, p, sub, names, func(e ipc.Event) error {
+	failed, err := followDown(ctx, p, sub, names, func(e ipc.Event) error {
 		if !deaf {
 			deaf = send(e) != nil
 		}
 		return nil
 	})
+	return append(failed, d.left(ctx, p, names)...), err
 }
 
 // restored reports whether what an earlier daemon left has been dealt with.
@@ -326,7 +330,7 @@ func (d *Daemon) restored() bool {
 // note writes an event line into a service's log.
 func (d *Daemon) note(log string, run int, text string) {
 	select {
-	case <-d.swept[runtime.Process]: // before, the keeper of an earlier daemon writes
+	case <-d.alone: // before, the keeper of an earlier daemon writes
 	case <-d.life.Done():
 		return
 	}
@@ -349,6 +353,11 @@ func (d *Daemon) flush(ctx context.Context, log string, run int) error {
 
 // streams opens the far ends of a container's output.
 func (d *Daemon) streams(log string, run int) (stdout, stderr *os.File, err error) {
+	select {
+	case <-d.alone:
+	case <-d.life.Done():
+		return nil, nil, d.life.Err()
+	}
 	k, err := d.process.Keeper(d.life)
 	if err != nil {
 		return nil, nil, err

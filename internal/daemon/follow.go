@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,6 +24,8 @@ const linger = 5 * time.Second
 type goal struct {
 	names []string
 	met   func(supervisor.Status) bool
+	ends  bool     // met by an end, so one that is being stopped is on its way
+	down  []string // of which nothing may be left
 }
 
 // follower tells a client what happens until a goal is reached.
@@ -67,7 +68,7 @@ func (f *follower) judge(g goal) verdict {
 		case g.met(s):
 		case s.Hopeless():
 			v.failed = append(v.failed, name+" failed")
-		case !s.Want.Up:
+		case !s.Want.Up && !g.ends:
 			v.failed = append(v.failed, name+" was stopped")
 		case s.Phase == supervisor.Finished && s.Generation == s.Want.Generation:
 			v.failed = append(v.failed, name+" has ended")
@@ -77,8 +78,31 @@ func (f *follower) judge(g goal) verdict {
 			v.open = append(v.open, name)
 		}
 	}
+	for _, name := range g.down {
+		switch open, why := f.lowered(name); {
+		case open:
+			v.open = append(v.open, name)
+		case why != "":
+			v.failed = append(v.failed, why)
+		}
+	}
 	v.done = len(v.open) == 0
 	return v
+}
+
+// lowered reports whether a service that is wanted down is still on its way,
+// or why it will not get there.
+func (f *follower) lowered(name string) (open bool, why string) {
+	s, known := f.view.Status[name]
+	switch {
+	case !known:
+		return false, ""
+	case s.Stale():
+		return true, ""
+	case s.Phase == supervisor.Failed && s.Code == ipc.CodeStopFailed:
+		return false, name + ": " + s.Reason
+	}
+	return s.Phase.Live(), ""
 }
 
 // isUp is the goal of up: ready, or for a task completed. What was ready and
@@ -90,23 +114,26 @@ func isUp(s supervisor.Status) bool {
 // until hears changes until the goal is decided, the limit has passed or the
 // client has gone. What is being prepared does not count towards the limit.
 func (f *follower) until(ctx context.Context, sub *supervisor.Subscription, g goal, limit time.Duration) (verdict, error) {
-	clock := newBudget(limit)
-	defer clock.stop()
-	var giveUp <-chan time.Time
+	clock := budget{left: limit}
+	var enough time.Time // once something has failed
 	for {
 		v := f.judge(g)
 		if v.done {
 			return v, nil
 		}
-		if len(v.failed) > 0 && giveUp == nil {
-			giveUp = time.After(linger)
+		now := time.Now()
+		if len(v.failed) > 0 && enough.IsZero() {
+			enough = now.Add(linger)
 		}
-		clock.run(!slices.ContainsFunc(v.open, f.prepares))
-		changes, err := f.next(ctx, sub, clock.out(), giveUp)
+		deadline := clock.deadline(now, !slices.ContainsFunc(v.open, f.prepares))
 		switch {
-		case errors.Is(err, errEnough):
+		case !enough.IsZero() && !now.Before(enough):
 			return v, nil
-		case err != nil:
+		case !deadline.IsZero() && !now.Before(deadline):
+			return v, context.DeadlineExceeded
+		}
+		changes, err := next(ctx, sub, deadline, enough)
+		if err != nil {
 			return v, err
 		}
 		for _, c := range changes {
@@ -117,28 +144,22 @@ func (f *follower) until(ctx context.Context, sub *supervisor.Subscription, g go
 	}
 }
 
-var errEnough = errors.New("enough")
-
-// next waits for changes, for the end of the time, or for enough of it.
-func (f *follower) next(ctx context.Context, sub *supervisor.Subscription, out, giveUp <-chan time.Time) ([]supervisor.Change, error) {
-	waiting, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	over := make(chan struct{})
-	defer close(over)
-	go func() {
-		select {
-		case <-out:
-			cancel(context.DeadlineExceeded)
-		case <-giveUp:
-			cancel(errEnough)
-		case <-over:
+// next waits for changes, at most until the earlier of two moments that are
+// set. It returns none when the time was up.
+func next(ctx context.Context, sub *supervisor.Subscription, moments ...time.Time) ([]supervisor.Change, error) {
+	waiting := ctx
+	for _, m := range moments {
+		if !m.IsZero() {
+			var cancel context.CancelFunc
+			waiting, cancel = context.WithDeadline(waiting, m)
+			defer cancel()
 		}
-	}()
-	changes, err := sub.Next(waiting)
-	if err != nil {
-		return nil, context.Cause(waiting)
 	}
-	return changes, nil
+	changes, err := sub.Next(waiting)
+	if err != nil && ctx.Err() == nil {
+		return nil, nil // the time is up
+	}
+	return changes, err
 }
 
 func (f *follower) prepares(name string) bool {
@@ -196,11 +217,12 @@ func lastOf(p *project.Project, s supervisor.Status) []ipc.LogLine {
 
 // overdue says what is still waited for, and what the probes said last.
 func (f *follower) overdue(v verdict, limit time.Duration) *ipc.Error {
-	var waits []string
+	code, waits := ipc.CodeTimeout, []string(nil)
 	for _, name := range v.open {
 		s := f.view.Status[name]
 		switch why, _ := f.view.Blocked(name); {
 		case s.Detail != "":
+			code = ipc.CodeProbeTimeout
 			waits = append(waits, name+": "+s.Detail)
 		case s.Phase == supervisor.Waiting:
 			waits = append(waits, name+" "+why)
@@ -208,7 +230,7 @@ func (f *follower) overdue(v verdict, limit time.Duration) *ipc.Error {
 			waits = append(waits, name+" is "+shown(s))
 		}
 	}
-	return &ipc.Error{Code: ipc.CodeTimeout, Message: fmt.Sprintf("not ready after %v: %s", limit, strings.Join(waits, "; ")), Hint: "locald logs " + first(v.open)}
+	return &ipc.Error{Code: code, Message: fmt.Sprintf("not ready after %v: %s", limit, strings.Join(waits, "; ")), Hint: "locald logs " + first(v.open)}
 }
 
 func first(names []string) string {
@@ -218,35 +240,22 @@ func first(names []string) string {
 	return names[0]
 }
 
-// budget is time that can be paused.
+// budget is time that passes only while it counts.
 type budget struct {
-	left    time.Duration
-	timer   *time.Timer
-	started time.Time
+	left  time.Duration
+	since time.Time // when it began to count; zero while it does not
 }
 
-func newBudget(limit time.Duration) *budget { return &budget{left: limit} }
-
-func (b *budget) run(on bool) {
-	switch {
-	case on && b.timer == nil:
-		b.timer, b.started = time.NewTimer(b.left), time.Now()
-	case !on && b.timer != nil:
-		b.stop()
+// deadline is when the time is up if it goes on counting; zero while it does
+// not count.
+func (b *budget) deadline(now time.Time, counts bool) time.Time {
+	if !b.since.IsZero() {
+		b.left -= now.Sub(b.since)
+		b.since = time.Time{}
 	}
-}
-
-func (b *budget) stop() {
-	if b.timer != nil {
-		b.timer.Stop()
-		b.left -= time.Since(b.started)
-		b.timer = nil
+	if !counts {
+		return time.Time{}
 	}
-}
-
-func (b *budget) out() <-chan time.Time {
-	if b.timer == nil {
-		return nil
-	}
-	return b.timer.C
+	b.since = now
+	return now.Add(b.left)
 }

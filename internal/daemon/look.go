@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,7 +21,7 @@ import (
 	"github.com/locald/locald/supervisor"
 )
 
-// settleLimit is how long a status waits for a restore under way.
+// settleLimit is how long after a restore a status waits for what it starts.
 const settleLimit = 30 * time.Second
 
 func (d *Daemon) status(ctx context.Context, a ipc.StatusArgs) (ipc.Status, error) {
@@ -41,15 +42,27 @@ func (d *Daemon) status(ctx context.Context, a ipc.StatusArgs) (ipc.Status, erro
 	return *d.statusOf(p, names, a.Reveal), nil
 }
 
-// settle waits until a restore has brought a project's services to rest.
+// settle waits until a restore under way has brought a project's services to
+// rest, or has had its time.
 func (d *Daemon) settle(ctx context.Context, p *project.Project) {
-	ctx, cancel := context.WithTimeout(ctx, settleLimit)
-	defer cancel()
 	select {
 	case <-d.applied:
 	case <-ctx.Done():
 		return
 	}
+	rested, revived := d.rested[p.ID()]
+	if !revived {
+		return
+	}
+	select {
+	case <-rested:
+	case <-ctx.Done():
+	}
+}
+
+// rest waits until the services that are wanted of a project that was just
+// restored are up, or will not be.
+func (d *Daemon) rest(ctx context.Context, p *project.Project) {
 	sub, end := p.Watch()
 	defer end()
 	var names []string
@@ -59,7 +72,7 @@ func (d *Daemon) settle(ctx context.Context, p *project.Project) {
 		}
 	}
 	f := follow(p, sub, func(ipc.Event) error { return nil })
-	_, _ = f.until(ctx, sub, goal{names, isUp}, settleLimit) // the status tells how it went
+	_, _ = f.until(ctx, sub, goal{names: names, met: isUp}, settleLimit) // the status tells how it went
 }
 
 // statusOf is a snapshot of a project; names nil is every service.
@@ -121,6 +134,9 @@ func (d *Daemon) list(context.Context, ipc.NoArgs) (ipc.Projects, error) {
 	all := ipc.Projects{Projects: []ipc.ProjectSummary{}}
 	for _, p := range d.known() {
 		r := p.Record()
+		if r.UsedAt.IsZero() {
+			continue // somebody looked, and nothing was ever wanted
+		}
 		sum := ipc.ProjectSummary{ProjectName: d.name(p), Wanted: r.Wanted(), UsedAt: r.UsedAt}
 		if _, err := os.Stat(r.Dir); err != nil {
 			sum.Missing = true
@@ -243,6 +259,9 @@ func query(a ipc.LogsArgs, s supervisor.Status, lastRun int) (logs.Query, error)
 		q.FromRun, q.ToRun = current, current
 	case "previous":
 		q.FromRun, q.ToRun = current-1, current-1
+		if current < 2 {
+			q.FromRun, q.ToRun = math.MaxInt, math.MaxInt // there is none
+		}
 	default:
 		n, err := strconv.Atoi(a.Run)
 		if err != nil || n < 1 {

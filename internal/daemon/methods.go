@@ -78,8 +78,8 @@ func (d *Daemon) ask(a ipc.UpArgs) (project.Ask, error) {
 		return project.Ask{}, &ipc.Error{Code: ipc.CodeInvalidRequest, Message: fmt.Sprintf("pull %q: always, missing or never", a.Pull)}
 	}
 	return project.Ask{
-		Ask:      supervisor.Ask{Names: a.Services, Alone: a.NoDeps, Recreate: a.ForceRecreate},
-		Profiles: a.Profiles, Env: a.Env, Pull: runtime.Pull(a.Pull),
+		Ask:  supervisor.Ask{Names: a.Services, Alone: a.NoDeps, Recreate: a.ForceRecreate},
+		File: a.File, Profiles: a.Profiles, Env: a.Env, Pull: runtime.Pull(a.Pull),
 	}, nil
 }
 
@@ -130,7 +130,7 @@ func (d *Daemon) bring(ctx context.Context, of ipc.Project, ask project.Ask, tim
 		return ended(0, d.statusOf(p, nil, false), ""), nil
 	}
 	f := follow(p, sub, send)
-	v, err := f.until(ctx, sub, goal{wantedUp(steps), isUp}, limit)
+	v, err := f.until(ctx, sub, goalOf(steps), limit)
 	if errors.Is(err, context.DeadlineExceeded) {
 		late := f.overdue(v, limit)
 		e := ended(124, d.statusOf(p, nil, false), late.Message)
@@ -174,23 +174,26 @@ func tellPlan(steps []supervisor.Step, send func(ipc.Event) error) error {
 	return nil
 }
 
-func wantedUp(steps []supervisor.Step) []string {
-	var names []string
+// goalOf is where a plan leads.
+func goalOf(steps []supervisor.Step) goal {
+	g := goal{met: isUp}
 	for _, s := range steps {
-		if s.Op != supervisor.OpStop {
-			names = append(names, s.Service)
+		if s.Op == supervisor.OpStop {
+			g.down = append(g.down, s.Service)
+		} else {
+			g.names = append(g.names, s.Service)
 		}
 	}
-	return names
+	return g
 }
 
 func (d *Daemon) start(ctx context.Context, a ipc.ServiceArgs, send func(ipc.Event) error) (ipc.Event, error) {
-	ask := project.Ask{Ask: supervisor.Ask{Names: a.Services}, Profiles: a.Profiles, Env: a.Env}
+	ask := project.Ask{File: a.File, Ask: supervisor.Ask{Names: a.Services}, Profiles: a.Profiles, Env: a.Env}
 	return d.bring(ctx, a.Project, ask, a.WaitTimeout, false, send)
 }
 
 func (d *Daemon) restart(ctx context.Context, a ipc.ServiceArgs, send func(ipc.Event) error) (ipc.Event, error) {
-	ask := project.Ask{Ask: supervisor.Ask{Names: a.Services, Restart: true, Alone: true}, Profiles: a.Profiles, Env: a.Env}
+	ask := project.Ask{File: a.File, Ask: supervisor.Ask{Names: a.Services, Restart: true, Alone: true}, Profiles: a.Profiles, Env: a.Env}
 	return d.bring(ctx, a.Project, ask, a.WaitTimeout, false, send)
 }
 
@@ -244,6 +247,7 @@ func (d *Daemon) lower(ctx context.Context, p *project.Project, names []string, 
 	if err != nil {
 		return ipc.Event{}, err
 	}
+	failed = append(failed, d.left(ctx, p, names)...)
 	if len(failed) > 0 {
 		e := ended(1, d.statusOf(p, nil, false), strings.Join(failed, "; "))
 		e.Code = ipc.CodeStopFailed
@@ -260,15 +264,10 @@ func followDown(ctx context.Context, p *project.Project, sub *supervisor.Subscri
 		open := false
 		failed = nil
 		for _, n := range names {
-			s, known := f.view.Status[n]
-			switch {
-			case !known:
-			case s.Stale():
-				open = true
-			case s.Phase == supervisor.Failed && s.Code == ipc.CodeStopFailed:
-				failed = append(failed, n+": "+s.Reason)
-			case s.Phase.Live():
-				open = true
+			live, why := f.lowered(n)
+			open = open || live
+			if why != "" {
+				failed = append(failed, why)
 			}
 		}
 		if !open {
@@ -303,10 +302,11 @@ func (d *Daemon) wait(ctx context.Context, a ipc.WaitArgs, send func(ipc.Event) 
 		record := p.Record()
 		names = slices.DeleteFunc(names, func(n string) bool { return !record.Wants[n] })
 	}
-	g := goal{names, isUp}
+	g := goal{names: names, met: isUp}
 	switch a.For {
 	case "", "ready":
 	case "exited":
+		g.ends = true
 		g.met = func(s supervisor.Status) bool { return !s.Phase.Live() && s.Phase != supervisor.Waiting }
 	default:
 		return ipc.Event{}, &ipc.Error{Code: ipc.CodeInvalidRequest, Message: fmt.Sprintf("wait for %q: ready or exited", a.For), Hint: "--for ready"}
@@ -373,7 +373,7 @@ func (d *Daemon) bringNeeds(ctx context.Context, p *project.Project, a ipc.RunAr
 	for _, n := range needs {
 		names = append(names, n.Service)
 	}
-	last, err := d.bring(ctx, a.Project, project.Ask{Ask: supervisor.Ask{Names: names}, Profiles: a.Profiles, Env: a.Env}, "", false, send)
+	last, err := d.bring(ctx, a.Project, project.Ask{File: a.File, Ask: supervisor.Ask{Names: names, Needed: true}, Profiles: a.Profiles, Env: a.Env}, "", false, send)
 	if err != nil || *last.Exit != 0 {
 		return &last, err
 	}

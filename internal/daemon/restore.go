@@ -2,19 +2,14 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/project"
-	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/restore"
-	"github.com/locald/locald/runtime"
 )
 
 // leftoverGrace is what is left behind has between asking and forcing, where
@@ -22,7 +17,7 @@ import (
 const leftoverGrace = 10 * time.Second
 
 // load makes the projects that are on record.
-func (d *Daemon) load() []state.Project {
+func (d *Daemon) load() {
 	records, problems := d.store.Projects()
 	d.complain(problems)
 	d.mu.Lock()
@@ -30,57 +25,33 @@ func (d *Daemon) load() []state.Project {
 	for _, r := range records {
 		p, problems := project.Open(d.machine, r)
 		d.complain(problems)
-		d.adopt(r.Dir, p)
+		d.admit(r.Dir, p)
 	}
-	return records
 }
 
-// restore asks for what was wanted, ends what an earlier daemon left and proves
-// that it is gone. What was asked for starts as soon as nothing of its kind is
-// left: see project.Machine.Swept.
-func (d *Daemon) restore(ctx context.Context, records []state.Project) {
+// restore asks for what was wanted, and ends what an earlier daemon left, also
+// where nobody asks for it. What was asked for starts as soon as its runtime is
+// clear.
+func (d *Daemon) restore(ctx context.Context) {
 	began := time.Now()
-	services := d.recorded(records)
-	started := d.revive(ctx, restore.Decide(services, nil))
+	started := d.revive(ctx, restore.Decide(d.recorded(), nil))
 	close(d.applied)
-	var ended atomic.Int64
-	var sweeping sync.WaitGroup
-	sweeping.Go(func() {
-		defer close(d.swept[runtime.Process])
-		if err := keeper.Wait(ctx, d.options.Places.Dir); err != nil {
-			d.log.Error("the keeper of an earlier daemon is still there", zap.Error(err))
-		}
-		ended.Add(d.sweep(ctx, d.process, services))
-	})
-	sweeping.Go(func() {
-		defer close(d.swept[runtime.Container])
-		for _, name := range d.usedEngines() {
-			ended.Add(d.sweepEngine(ctx, name, services))
-		}
-	})
-	sweeping.Wait()
-	if ended.Load()+int64(started) > 0 {
-		d.log.Info("restored", zap.Int64("ended", ended.Load()), zap.Int("started", started), zap.Duration("took", time.Since(began)))
+	var clearing sync.WaitGroup
+	clearing.Go(func() { _ = d.clear(ctx, d.process) }) // whoever needs it is told
+	for _, name := range d.usedEngines() {
+		clearing.Go(func() { _ = d.clear(ctx, d.engine(name)) })
 	}
-}
-
-func (d *Daemon) sweepEngine(ctx context.Context, name string, services []restore.Service) int64 {
-	rt := d.engine(name)
-	ended := d.sweep(ctx, rt, services)
-	if err := rt.Sweep(ctx); err != nil && !errors.Is(err, runtime.ErrUnavailable) {
-		d.log.Warn("sweep of the engine", zap.String("engine", name), zap.Error(err))
+	clearing.Wait()
+	if started > 0 {
+		d.log.Info("restored", zap.Int("started", started), zap.Duration("took", time.Since(began)))
 	}
-	return ended
 }
 
 // recorded is what restore decides from.
-func (d *Daemon) recorded(records []state.Project) []restore.Service {
+func (d *Daemon) recorded() []restore.Service {
 	var all []restore.Service
 	for _, p := range d.known() {
 		r := p.Record()
-		if !slices.ContainsFunc(records, func(s state.Project) bool { return s.ID == r.ID }) {
-			continue
-		}
 		for name, wanted := range r.Wants {
 			known := p.History(name)
 			s := restore.Service{Project: r.ID, Name: name, Wanted: wanted, Done: known.Done()}
@@ -96,54 +67,19 @@ func (d *Daemon) recorded(records []state.Project) []restore.Service {
 // usedEngines is every engine that a project on record may have used, and the
 // usual one when it is there anyway, since labels outlive records.
 func (d *Daemon) usedEngines() []string {
-	names := []string{"auto"}
+	names := []string{usualEngine}
 	for _, p := range d.known() {
-		if conf, err := p.Config(); err == nil && conf.Engine != "" && !slices.Contains(names, conf.Engine) {
-			names = append(names, conf.Engine)
+		for _, name := range p.Record().Engines {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
 	}
 	return names
 }
 
-// sweep ends everything of ours that a runtime still finds.
-func (d *Daemon) sweep(ctx context.Context, rt runtime.Runtime, services []restore.Service) int64 {
-	found, err := rt.List(ctx, d.machine.Owner)
-	if err != nil {
-		if !errors.Is(err, runtime.ErrUnavailable) {
-			d.log.Warn("sweep", zap.String("runtime", string(rt.Kind())), zap.Error(err))
-		}
-		return 0
-	}
-	var ending sync.WaitGroup
-	for _, decision := range restore.Decide(services, found) {
-		if decision.Op != restore.End {
-			continue
-		}
-		ending.Go(func() {
-			if err := end(ctx, rt, decision.Ref); err != nil {
-				d.log.Error("left behind", zap.String("run", string(decision.Ref.Run)), zap.Error(err))
-				return
-			}
-			d.log.Info(decision.String())
-		})
-	}
-	ending.Wait()
-	return int64(len(found))
-}
-
-func end(ctx context.Context, rt runtime.Runtime, ref runtime.Ref) error {
-	in, err := rt.Attach(ctx, ref)
-	if errors.Is(err, runtime.ErrGone) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := in.Stop(ctx, leftoverGrace); err != nil {
-		return err
-	}
-	return in.Remove(ctx)
-}
+// usualEngine is what projects that name no engine use.
+const usualEngine = "auto"
 
 // revive closes the records of runs whose end nobody saw, and starts what was
 // wanted.
@@ -172,6 +108,12 @@ func (d *Daemon) revive(ctx context.Context, decisions []restore.Decision) int {
 		if err := byID[id].Restore(ctx, note); err != nil {
 			d.log.Error("restore", zap.String("project", id), zap.Error(err))
 		}
+		rested := make(chan struct{})
+		d.rested[id] = rested
+		d.serving.Go(func() {
+			defer close(rested)
+			d.rest(ctx, byID[id])
+		})
 	}
 	return started
 }

@@ -3,6 +3,7 @@ package project
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,28 +17,31 @@ import (
 // Ask is what the user asks of a project.
 type Ask struct {
 	supervisor.Ask
+	File     string // the project's file when it is not the usual one
 	Profiles []string
 	Env      []string // the client's; nil keeps what was inherited before
 	Pull     runtime.Pull
 }
 
-// draft is a plan, and the services it would put in place.
+// draft is what a configuration comes to: the services it would put in place.
 type draft struct {
-	conf  *config.Project
-	made  map[string]*service
-	steps []supervisor.Step
+	conf *config.Project
+	made map[string]*service
 }
 
 // Plan says what up would change.
 func (p *Project) Plan(ctx context.Context, ask Ask) ([]supervisor.Step, error) {
-	p.turn.Lock()
-	defer p.turn.Unlock()
 	d, err := p.draft(ctx, ask)
-	return d.steps, err
+	if err != nil {
+		return nil, err
+	}
+	return p.plan(d, ask), nil
 }
 
+// draft does what may take long, an engine's answer for example, and so is not
+// part of anybody's turn.
 func (p *Project) draft(ctx context.Context, ask Ask) (draft, error) {
-	conf, err := p.Config()
+	conf, err := p.configOf(ask.File)
 	if err != nil {
 		return draft{}, err
 	}
@@ -46,29 +50,32 @@ func (p *Project) draft(ctx context.Context, ask Ask) (draft, error) {
 			return draft{}, unknown(name, conf)
 		}
 	}
-	made, err := p.make(ctx, conf, func(string) bool { return true })
-	if err != nil {
-		return draft{}, err
-	}
+	made, err := p.make(ctx, conf, func(name string) bool {
+		return len(ask.Names) == 0 || slices.Contains(ask.Names, name) || !ask.Alone
+	})
+	return draft{conf, made}, err
+}
+
+func (p *Project) plan(d draft, ask Ask) []supervisor.Step {
 	status := map[string]supervisor.Status{}
 	for _, s := range p.keeper.Snapshot() {
 		status[s.Service] = s
 	}
 	var parts []supervisor.Part
-	for _, c := range conf.Services {
-		part := supervisor.Part{Name: c.Name, Deps: made[c.Name].supervised().Deps, Active: active(c, ask.Profiles)}
+	for _, c := range d.conf.Services {
+		part := supervisor.Part{Name: c.Name, Deps: d.made[c.Name].deps(), Active: active(c, ask.Profiles)}
 		part.Status, part.Known = status[c.Name]
 		if part.Known {
-			part.Changes = p.changes(made, c.Name)
+			part.Changes = p.changes(d.made, c.Name)
 		}
 		parts = append(parts, part)
 	}
 	for name, s := range status {
-		if conf.Service(name) == nil {
+		if d.conf.Service(name) == nil {
 			parts = append(parts, supervisor.Part{Name: name, Known: true, Status: s, Gone: true})
 		}
 	}
-	return draft{conf, made, supervisor.Plan(parts, ask.Ask)}, nil
+	return supervisor.Plan(parts, ask.Ask)
 }
 
 // unknown is the error for a name that a configuration does not have.
@@ -99,15 +106,17 @@ func (p *Project) changes(made map[string]*service, name string) []string {
 		return nil
 	}
 	changes := config.Changes(before.conf, after.conf)
+	if before.contained() && after.contained() && before.config.Engine != after.config.Engine {
+		changes = append(changes, "engine changed")
+	}
 	if before.contained() != after.contained() || before.choice.Image != after.choice.Image || before.choice.Install != after.choice.Install {
 		changes = append(changes, "runs with "+after.how())
 	}
-	before.mu.Lock()
-	ran := before.ran
-	before.mu.Unlock()
-	if ran == nil {
+	run := p.given.last(name)
+	if run == nil {
 		return changes // it has not run
 	}
+	ran := run.vars
 	vars, err := after.environmentAmong(made)
 	if err != nil {
 		return changes
@@ -134,18 +143,22 @@ func (p *Project) changes(made map[string]*service, name string) []string {
 // Up makes services what the configuration says and wants them up. The
 // subscription hears everything that follows.
 func (p *Project) Up(ctx context.Context, ask Ask) (sub *supervisor.Subscription, end func(), steps []supervisor.Step, err error) {
-	p.turn.Lock()
-	defer p.turn.Unlock()
 	d, err := p.draft(ctx, ask)
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	steps = p.plan(d, ask)
 	record := p.Record()
-	record.Name, record.File, record.UsedAt = d.conf.Name, d.conf.File, time.Now()
+	record.Name, record.File, record.UsedAt = d.conf.Name, ask.File, time.Now()
+	if !slices.Contains(record.Engines, d.conf.Engine) {
+		record.Engines = append(slices.Clone(record.Engines), d.conf.Engine)
+	}
 	if ask.Profiles != nil {
 		record.Profiles = ask.Profiles
 	}
-	for _, s := range d.steps {
+	for _, s := range steps {
 		record.Wants[s.Service] = true
 	}
 	for name := range record.Wants {
@@ -156,8 +169,8 @@ func (p *Project) Up(ctx context.Context, ask Ask) (sub *supervisor.Subscription
 	if err := p.write(record, d.conf, ask); err != nil {
 		return nil, nil, nil, err
 	}
-	sub, end = p.keeper.Subscribe(append(p.wishes(d, ask), p.gone(d)...)...)
-	return sub, end, d.steps, nil
+	sub, end = p.keeper.Subscribe(append(p.wishes(d, steps, ask), p.gone(d)...)...)
+	return sub, end, steps, nil
 }
 
 // gone is what was stopped before it left the configuration, and is forgotten.
@@ -190,6 +203,9 @@ func (p *Project) write(record state.Project, conf *config.Project, ask Ask) err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.record.File != record.File {
+		p.config, p.stamp = nil, ""
+	}
 	p.record, p.env = record, inherit
 	p.pulling = runtime.PullMissing
 	if ask.Pull != "" {
@@ -198,42 +214,39 @@ func (p *Project) write(record state.Project, conf *config.Project, ask Ask) err
 	return nil
 }
 
-// wishes puts the services of a draft in place and says what is wished of
-// them.
-func (p *Project) wishes(d draft, ask Ask) []supervisor.Wish {
+// wishes puts the services of a plan in place and says what is wished of them.
+func (p *Project) wishes(d draft, steps []supervisor.Step, ask Ask) []supervisor.Wish {
 	var wishes []supervisor.Wish
-	p.mu.Lock()
-	for _, step := range d.steps {
-		w := supervisor.Wish{Name: step.Service, Up: true, Alone: ask.Alone}
-		switch step.Op {
-		case supervisor.OpKeep: // how its ending is judged may have changed all the same
-			s := d.made[step.Service]
-			s.succeed(p.services[step.Service])
-			p.services[step.Service], w.Service = s, s.supervised()
-		case supervisor.OpStop:
-			w = supervisor.Wish{Name: step.Service, Forget: true}
-		default:
-			w.Renew = true
-			s := d.made[step.Service]
-			p.services[step.Service] = s
-			w.Service = s.supervised()
-			w.Run = p.records.get(step.Service).Next()
+	placed := map[string]*service{}
+	for _, step := range steps {
+		if step.Op == supervisor.OpStop {
+			wishes = append(wishes, supervisor.Wish{Name: step.Service, Forget: true})
+			p.forget(step.Service)
+			continue
 		}
-		wishes = append(wishes, w)
+		s := d.made[step.Service]
+		placed[step.Service] = s
+		// How the ending of one that is kept is judged may have changed all the same.
+		wishes = append(wishes, supervisor.Wish{
+			Name: step.Service, Up: true, Alone: ask.Alone, Renew: step.Op != supervisor.OpKeep,
+			Service: s.supervised(), Run: p.records.get(step.Service).Next(),
+		})
 	}
-	// What only others refer to has an address all the same.
-	for name, s := range d.made {
+	p.place(placed, d.made)
+	return wishes
+}
+
+// place makes services those that run, or will. What only others refer to has
+// an address all the same.
+func (p *Project) place(services, others map[string]*service) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.Copy(p.services, services)
+	for name, s := range others {
 		if p.services[name] == nil {
 			p.services[name] = s
 		}
 	}
-	p.mu.Unlock()
-	for _, w := range wishes {
-		if w.Forget {
-			p.forget(w.Name)
-		}
-	}
-	return wishes
 }
 
 func (p *Project) forget(name string) {

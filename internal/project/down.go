@@ -3,8 +3,10 @@ package project
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
+	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/supervisor"
 )
 
@@ -19,7 +21,7 @@ func (p *Project) Down(names []string, force bool) (sub *supervisor.Subscription
 	var wishes []supervisor.Wish
 	for _, s := range p.keeper.Snapshot() {
 		if len(names) == 0 || slices.Contains(names, s.Service) {
-			wishes = append(wishes, supervisor.Wish{Name: s.Service, Force: force})
+			wishes = append(wishes, supervisor.Wish{Name: s.Service, Renew: true, Force: force})
 		}
 	}
 	for name := range record.Wants {
@@ -43,7 +45,7 @@ func (p *Project) Halt(force bool) (sub *supervisor.Subscription, end func()) {
 	defer p.turn.Unlock()
 	var wishes []supervisor.Wish
 	for _, s := range p.keeper.Snapshot() {
-		wishes = append(wishes, supervisor.Wish{Name: s.Service, Force: force})
+		wishes = append(wishes, supervisor.Wish{Name: s.Service, Renew: true, Force: force})
 	}
 	return p.keeper.Subscribe(wishes...)
 }
@@ -52,6 +54,11 @@ func (p *Project) Halt(force bool) (sub *supervisor.Subscription, end func()) {
 func (p *Project) DeleteData(ctx context.Context, names []string) error {
 	p.turn.Lock()
 	defer p.turn.Unlock()
+	for _, s := range p.keeper.Snapshot() {
+		if s.Phase.Live() && (len(names) == 0 || slices.Contains(names, s.Service)) {
+			return fmt.Errorf("%s runs: its data stays", s.Service)
+		}
+	}
 	conf, err := p.Config()
 	if err != nil {
 		return err
@@ -70,6 +77,21 @@ func (p *Project) DeleteData(ctx context.Context, names []string) error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// Runtimes is where services have run, as far as that is known.
+func (p *Project) Runtimes(names []string) []runtime.Runtime {
+	found := []runtime.Runtime{p.machine.Process}
+	for _, n := range names {
+		s := p.service(n)
+		if s == nil || !s.contained() || len(p.records.get(n).Runs) == 0 {
+			continue
+		}
+		if rt := s.runtime(); !slices.Contains(found, rt) {
+			found = append(found, rt)
+		}
+	}
+	return found
 }
 
 // Dependents is what depends on the named services and is wanted up.

@@ -19,11 +19,13 @@ import (
 
 // check finds out whether the service is ready.
 func (s *service) check(ctx context.Context, run int, in runtime.Instance, report func(supervisor.Finding)) {
-	tell := func(f probe.Finding) { report(supervisor.Finding{Ready: f.Ready, Detail: f.Detail, Hint: f.Hint}) }
 	c := s.conf
+	tell := func(f probe.Finding) {
+		report(supervisor.Finding{Ready: f.Ready, Overdue: f.Overdue, Detail: s.project.given.mask(c.Name, f.Detail), Hint: f.Hint})
+	}
 	switch {
 	case c.Type == config.TypeTask:
-	case c.Type == config.TypePostgres:
+	case c.Type == config.TypePostgres && !c.Health.Written:
 		s.checkPostgres(ctx, in, tell)
 	case c.Health.Written && !c.Health.None:
 		s.checkHealth(ctx, run, in, tell)

@@ -2,6 +2,7 @@ package project
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -41,9 +42,9 @@ type Machine struct {
 	Installs   func() []postgres.Install
 	Log        *zap.Logger
 
-	// Swept is closed when everything of a kind that an earlier daemon left has
-	// ended; nothing of that kind starts before.
-	Swept func(runtime.Kind) <-chan struct{}
+	// Clear returns nil once nothing that an earlier daemon left is left in a
+	// runtime; nothing is started there before. It tries again each time.
+	Clear func(ctx context.Context, rt runtime.Runtime) error
 
 	ports sync.Mutex
 	pool  *ports.Pool
@@ -67,7 +68,13 @@ func (m *Machine) pick(key string, before int) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		m.pool, m.taken = pool, map[int]string{}
+		m.pool = pool
+		if m.taken == nil {
+			m.taken = map[int]string{}
+		}
+		for port := range m.taken {
+			pool.Reserve(port)
+		}
 	}
 	if by, held := m.taken[before]; before != 0 && (!held || by == key) {
 		m.taken[before] = key
@@ -75,8 +82,25 @@ func (m *Machine) pick(key string, before int) (int, error) {
 		return before, nil
 	}
 	port := m.pool.Pick(key, 0)
+	if port == 0 {
+		return 0, &runtime.Fault{Code: "port_taken", Err: fmt.Errorf("no port is free between %d and %d", ports.Lowest, ports.Highest)}
+	}
+	if _, held := m.taken[port]; held { // written for somebody after the pool was opened
+		m.pool.Reserve(port)
+		port = m.pool.Pick(key, 0)
+	}
 	m.taken[port] = key
 	return port, nil
+}
+
+// claim gives a service the port that is written for it, whoever has it.
+func (m *Machine) claim(key string, port int) {
+	m.ports.Lock()
+	defer m.ports.Unlock()
+	if m.taken == nil {
+		m.taken = map[int]string{}
+	}
+	m.taken[port] = key
 }
 
 // release lets others have a port again.

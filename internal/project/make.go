@@ -9,7 +9,8 @@ import (
 )
 
 // make turns a configuration into services, those that are unchanged included.
-// It assigns ports, but starts and records nothing.
+// It assigns ports, but starts and records nothing. An engine is asked only for
+// services that are wanted.
 func (p *Project) make(ctx context.Context, conf *config.Project, want func(name string) bool) (map[string]*service, error) {
 	made := map[string]*service{}
 	for _, c := range conf.Services {
@@ -22,15 +23,18 @@ func (p *Project) make(ctx context.Context, conf *config.Project, want func(name
 			s.choice, s.credentials = before.choice, before.credentials
 			continue
 		}
-		if err := s.choosePostgres(ctx); err != nil && want(c.Name) {
-			s.broken = err
-		}
+		s.broken = s.choosePostgres(ctx, want(c.Name))
 	}
-	for _, c := range conf.Services {
-		s := made[c.Name]
-		for name, port := range s.fixed() {
-			if err := p.assign(s, name, port); err != nil {
-				return nil, err
+	for _, written := range []bool{true, false} { // what is written comes first: the rest keeps out of its way
+		for _, c := range conf.Services {
+			s := made[c.Name]
+			for name, port := range s.fixed() {
+				if (port != 0) != written {
+					continue
+				}
+				if err := p.assign(s, name, port); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
@@ -41,7 +45,9 @@ func (p *Project) make(ctx context.Context, conf *config.Project, want func(name
 // the same from run to run.
 func (p *Project) assign(s *service, name string, fixed int) error {
 	port, k := fixed, key(p.id, s.conf.Name, name)
-	if fixed == 0 {
+	if fixed != 0 {
+		p.machine.claim(k, fixed)
+	} else {
 		var err error
 		if port, err = p.machine.pick(k, p.records.get(s.conf.Name).Ports[name]); err != nil {
 			return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/locald/locald/internal/config"
@@ -66,9 +65,9 @@ func (s *service) facts() Facts {
 		f.DependsOn = append(f.DependsOn, d.Service)
 	}
 	f.Checked = c.Type != config.TypeTask && c.Type != config.TypeWorker && !c.Health.None || c.Health.Written && !c.Health.None
-	s.mu.Lock()
-	f.Hidden = slices.Clone(s.hidden)
-	s.mu.Unlock()
+	if run := s.project.given.last(c.Name); run != nil {
+		f.Hidden = run.hidden
+	}
 	return f
 }
 
@@ -97,8 +96,6 @@ func (p *Project) Env(ctx context.Context, name string, inherited []string) ([]e
 
 // rehearse makes the services as an up would, for those who only look.
 func (p *Project) rehearse(ctx context.Context, name string) (*config.Project, map[string]*service, error) {
-	p.turn.Lock()
-	defer p.turn.Unlock()
 	conf, err := p.Config()
 	if err != nil {
 		return nil, nil, err
@@ -201,7 +198,7 @@ func (p *Project) Needs(name string) ([]supervisor.Dep, error) {
 	if c == nil {
 		return nil, unknown(name, conf)
 	}
-	return (&service{project: p, conf: c, config: conf}).supervised().Deps, nil
+	return (&service{project: p, conf: c, config: conf}).deps(), nil
 }
 
 // withPath is an environment in which dir is where programs are looked for

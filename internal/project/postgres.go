@@ -16,8 +16,8 @@ import (
 func (s *service) volume() string { return s.conf.Name + "-data" }
 
 // choosePostgres decides how a managed Postgres is run. An engine is asked
-// only when nothing nearer decides.
-func (s *service) choosePostgres(ctx context.Context) error {
+// only when nothing nearer decides, and only if it may be.
+func (s *service) choosePostgres(ctx context.Context, mayAsk bool) error {
 	c := s.conf.Postgres
 	settings := postgres.Settings{
 		Service: s.conf.Name, Version: c.Version, Database: c.Database, User: c.User, Password: c.Password,
@@ -31,7 +31,7 @@ func (s *service) choosePostgres(ctx context.Context) error {
 	found := postgres.DataFound{Dir: s.data(), NativeMajor: native, Volume: kept.Volume, VolumeMajor: kept.Major}
 	installs := s.project.machine.Installs()
 	choice, err := postgres.Choose(settings, found, installs, false)
-	if err != nil {
+	if err != nil && mayAsk {
 		if absent := s.containers().Ping(ctx); absent == nil {
 			choice, err = postgres.Choose(settings, found, installs, true)
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -28,6 +29,7 @@ type Project struct {
 	machine *Machine
 	id      string
 	records *records
+	given   given
 	keeper  *supervisor.Supervisor
 
 	turn sync.Mutex // one change at a time
@@ -73,19 +75,24 @@ func (p *Project) hear(ctx context.Context) {
 	for {
 		changes, err := sub.Next(ctx)
 		if err != nil {
-			return
+			changes = sub.Rest() // the ends that came with the end
 		}
 		for _, c := range changes {
 			now := c.Status
 			before := last[now.Service]
 			last[now.Service] = now
-			if now.Phase == before.Phase && now.Run == before.Run && now.StartedAt.Equal(before.StartedAt) && now.ReadyAt.Equal(before.ReadyAt) {
+			if c.Run != nil {
+				p.records.ran(now.Service, now.Task, *c.Run)
+			}
+			if now.Phase == before.Phase && now.Run == before.Run {
 				continue
 			}
-			p.records.ran(now)
 			if text := story(before, now); text != "" {
 				p.machine.Note(p.machine.Store.Log(p.id, now.Service), now.Run, text)
 			}
+		}
+		if err != nil {
+			return
 		}
 	}
 }
@@ -152,26 +159,59 @@ func (p *Project) service(name string) *service {
 // that it was read from changes.
 func (p *Project) Config() (*config.Project, error) {
 	p.mu.RLock()
-	conf, stamp, options := p.config, p.stamp, config.Options{Dir: p.record.Dir, File: p.record.File}
+	conf, stamp, dir, file := p.config, p.stamp, p.record.Dir, p.record.File
 	p.mu.RUnlock()
 	if conf != nil && stamp == stampOf(conf) {
 		return conf, nil
 	}
-	conf, err := config.Load(options)
+	began := time.Now()
+	conf, err := config.Load(config.Options{Dir: dir, File: file})
 	if err != nil {
 		return nil, err
 	}
+	stamp = stampOf(conf)
+	if changedSince(conf, began) {
+		stamp = "" // what was read may be older than what the stamp is of
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.config, p.stamp = conf, stampOf(conf)
+	if p.record.File == file {
+		p.config, p.stamp = conf, stamp
+	}
 	return conf, nil
+}
+
+// configOf is the project's configuration in a file that need not be the one
+// in use.
+func (p *Project) configOf(file string) (*config.Project, error) {
+	p.mu.RLock()
+	dir, used := p.record.Dir, p.record.File
+	p.mu.RUnlock()
+	if file == used {
+		return p.Config()
+	}
+	return config.Load(config.Options{Dir: dir, File: file})
+}
+
+// settled is how old a change has to be for file times to tell it from the
+// next.
+const settled = 50 * time.Millisecond
+
+func changedSince(conf *config.Project, began time.Time) bool {
+	for _, s := range conf.Sources {
+		if info, err := os.Stat(s.Path); err != nil || info.ModTime().After(began.Add(-settled)) {
+			return true
+		}
+	}
+	return false
 }
 
 // stampOf tells whether the files of a configuration are as they were read:
 // every one of them, and those that would be read if they were there.
 func stampOf(conf *config.Project) string {
 	var b strings.Builder
-	paths := []string{filepath.Join(conf.Dir, "locald.local.toml"), filepath.Join(conf.Dir, ".env")}
+	local := strings.TrimSuffix(conf.File, ".toml") + ".local.toml"
+	paths := []string{local, filepath.Join(conf.Dir, "locald.toml"), filepath.Join(conf.Dir, ".env")}
 	for _, s := range conf.Sources {
 		paths = append(paths, s.Path)
 	}
@@ -234,7 +274,7 @@ func (p *Project) View() supervisor.View {
 	for _, s := range p.keeper.Snapshot() {
 		v.Status[s.Service] = s
 		if made := p.service(s.Service); made != nil {
-			v.Deps[s.Service] = made.supervised().Deps
+			v.Deps[s.Service] = made.deps()
 		}
 	}
 	return v
@@ -250,15 +290,5 @@ func (p *Project) Log(name string) string { return p.machine.Store.Log(p.id, nam
 func (p *Project) Close() {
 	if err := p.records.lastError(); err != nil {
 		p.machine.Log.Error("records are not written", zap.String("project", p.id), zap.Error(err))
-	}
-}
-
-// UseFile says which file is the project's, when it is not the one that was
-// used before.
-func (p *Project) UseFile(file string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if file != "" && p.record.File != file {
-		p.record.File, p.config = file, nil
 	}
 }

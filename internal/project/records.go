@@ -63,18 +63,20 @@ func (r *records) flush() {
 	}
 	r.dirty = map[string]bool{}
 	r.mu.Unlock()
-	var failed error
 	for _, s := range changed {
-		if err := r.store.SaveService(r.project, s); err != nil {
-			failed = err
-		}
+		r.write(s)
 	}
+}
+
+// write writes one record now, and says in the log when that begins to fail.
+func (r *records) write(s state.Service) {
+	err := r.store.SaveService(r.project, s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if failed != nil && r.err == nil {
-		r.log.Error("records are not written", zap.String("project", r.project), zap.Error(failed))
+	if err != nil && r.err == nil {
+		r.log.Error("records are not written", zap.String("project", r.project), zap.Error(err))
 	}
-	r.err = failed
+	r.err = err
 }
 
 // get is what is remembered of one service.
@@ -130,24 +132,32 @@ func (r *records) setPostgres(name string, k kept) {
 	}
 }
 
+// begin puts a run on record before anything of it exists, so that its number
+// is never given again, whatever happens to the daemon. A disk that is full
+// does not keep the run from starting.
+func (r *records) begin(name string, run int) {
+	r.mu.Lock()
+	s := r.of(name).With(state.Run{Run: run})
+	r.services[name] = s
+	r.mu.Unlock()
+	r.write(s)
+}
+
 // ran keeps the history of a service's runs.
-func (r *records) ran(s supervisor.Status) {
-	if s.Run == 0 {
-		return
-	}
-	run := state.Run{Run: s.Run, Start: s.StartedAt, Ready: s.ReadyAt, End: s.EndedAt, Reason: s.Reason}
-	if s.Exit != nil && !s.EndedAt.IsZero() {
-		run.Signal = s.Exit.Signal
-		if s.Exit.Known {
-			run.Code = &s.Exit.Code
+func (r *records) ran(name string, task bool, run supervisor.Run) {
+	kept := state.Run{Run: run.Number, Start: run.StartedAt, Ready: run.ReadyAt, End: run.EndedAt, Reason: run.Reason}
+	if run.Exit != nil {
+		kept.Signal = run.Exit.Signal
+		if run.Exit.Known {
+			kept.Code = &run.Exit.Code
 		}
-		if run.Reason == "" {
-			run.Reason = s.Exit.String()
+		if kept.Reason == "" {
+			kept.Reason = run.Exit.String()
 		}
 	}
-	r.change(s.Service, func(known *state.Service) {
-		known.Task = s.Task
-		*known = known.With(run)
+	r.change(name, func(known *state.Service) {
+		known.Task = task
+		*known = known.With(kept)
 	})
 }
 

@@ -13,11 +13,13 @@ import (
 )
 
 // Restore starts what is wanted, with the configuration as it now is or, when
-// that is broken, as it was recorded. note says what people should know.
+// that is broken, as it was recorded. note says what people should know, beside
+// the logs of the services.
 func (p *Project) Restore(ctx context.Context, note func(text string)) error {
 	p.turn.Lock()
 	defer p.turn.Unlock()
 	record := p.Record()
+	var told []string
 	kept, err := p.machine.Store.Environment(p.id)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		note(err.Error())
@@ -33,7 +35,8 @@ func (p *Project) Restore(ctx context.Context, note func(text string)) error {
 		if err != nil {
 			return fmt.Errorf("%s: not restored: %w", record.Name, broken)
 		}
-		note(fmt.Sprintf("restored as it was recorded, because the configuration is now broken: %v", broken))
+		told = append(told, fmt.Sprintf("restored as it was recorded, because the configuration is now broken: %v", broken))
+		note(told[0])
 		p.mu.Lock()
 		p.config, p.stamp = conf, ""
 		p.mu.Unlock()
@@ -45,9 +48,7 @@ func (p *Project) Restore(ctx context.Context, note func(text string)) error {
 	if err != nil {
 		return err
 	}
-	p.mu.Lock()
-	p.services = made
-	p.mu.Unlock()
+	p.place(made, nil)
 	var wishes []supervisor.Wish
 	for _, c := range conf.Services {
 		if !record.Wants[c.Name] {
@@ -56,20 +57,26 @@ func (p *Project) Restore(ctx context.Context, note func(text string)) error {
 		known := p.records.get(c.Name)
 		wishes = append(wishes, supervisor.Wish{
 			Name: c.Name, Up: true, Service: made[c.Name].supervised(), Run: known.Next(),
-			Done: c.Type == config.TypeTask && known.Done(),
+			Done:  c.Type == config.TypeTask && known.Done(),
+			Alone: true, // of what it depends on only what is wanted too will come
 		})
 	}
 	p.keeper.Apply(wishes)
+	for _, w := range wishes {
+		for _, text := range told {
+			p.machine.Note(p.Log(w.Name), w.Run, text)
+		}
+	}
 	return nil
 }
 
 // Lost closes the record of a run whose end nobody saw.
 func (p *Project) Lost(name string, run int, why string) {
 	p.records.change(name, func(s *state.Service) {
-		for i := range s.Runs {
-			if r := &s.Runs[i]; r.Run == run && r.End.IsZero() {
-				r.End, r.Reason = time.Now(), why
-			}
+		if n := len(s.Runs); n > 0 && s.Runs[n-1].Run == run && s.Runs[n-1].End.IsZero() {
+			lost := s.Runs[n-1]
+			lost.End, lost.Reason = time.Now(), why
+			*s = s.With(lost)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package project
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -28,10 +29,8 @@ type service struct {
 	credentials postgres.Credentials // of a managed Postgres
 	broken      error                // why a managed Postgres cannot be run here
 
-	mu     sync.Mutex
-	held   map[string]int    // the ports on this host, "" is the main one; replaced, never changed
-	ran    map[string]string // the environment of the last run, but for what was inherited
-	hidden []string          // "PORT hides .env", for those who look
+	mu   sync.Mutex
+	held map[string]int // the ports on this host, "" is the main one; replaced, never changed
 }
 
 // contained reports whether the service runs in a container.
@@ -115,12 +114,8 @@ func (s *service) data() string {
 // supervised is the service as the supervisor keeps it.
 func (s *service) supervised() *supervisor.Service {
 	c := s.conf
-	deps := make([]supervisor.Dep, len(c.DependsOn))
-	for i, d := range c.DependsOn {
-		deps[i] = supervisor.Dep{Service: d.Service, Condition: supervisor.Condition(d.Condition)}
-	}
 	return &supervisor.Service{
-		Name: c.Name, Deps: deps, Grace: c.StopTimeout, Runtime: s.runtime(),
+		Name: c.Name, Deps: s.deps(), Grace: c.StopTimeout, Runtime: s.runtime(),
 		Policy: supervisor.Policy{
 			Restart: supervisor.Restart(c.Restart), Task: c.Type == config.TypeTask,
 			Max: c.MaxRestarts, Backoff: c.Backoff,
@@ -131,13 +126,20 @@ func (s *service) supervised() *supervisor.Service {
 	}
 }
 
+// deps is what the service depends on.
+func (s *service) deps() []supervisor.Dep {
+	deps := make([]supervisor.Dep, len(s.conf.DependsOn))
+	for i, d := range s.conf.DependsOn {
+		deps[i] = supervisor.Dep{Service: d.Service, Condition: supervisor.Condition(d.Condition)}
+	}
+	return deps
+}
+
 // prepare does what comes before a run: it waits until nothing of an earlier
 // daemon is left, pulls images, creates data.
 func (s *service) prepare(ctx context.Context, run int, report func(runtime.Progress)) error {
-	select {
-	case <-s.project.machine.Swept(s.runtime().Kind()):
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := s.project.machine.Clear(ctx, s.runtime()); err != nil {
+		return err
 	}
 	if s.broken != nil {
 		return s.broken
@@ -145,6 +147,7 @@ func (s *service) prepare(ctx context.Context, run int, report func(runtime.Prog
 	if err := s.free(); err != nil {
 		return err
 	}
+	s.project.records.begin(s.conf.Name, run)
 	base, err := s.base(run)
 	if err != nil {
 		return err
@@ -232,7 +235,7 @@ func (s *service) base(run int) (runtime.Spec, error) {
 	if err != nil {
 		return runtime.Spec{}, invalid(err)
 	}
-	s.remember(vars)
+	s.project.given.remember(s.conf.Name, vars)
 	spec := runtime.Spec{
 		Project: s.project.identity(), Service: s.conf.Name, Run: run, Owner: s.project.machine.Owner,
 		Dir: s.conf.Workdir, Log: s.log(),
@@ -242,35 +245,6 @@ func (s *service) base(run int) (runtime.Spec, error) {
 		spec.Env = append(spec.Env, v.Name+"="+v.Value)
 	}
 	return spec, nil
-}
-
-// remember keeps what the run was given, so that a later plan can tell what
-// changed.
-func (s *service) remember(vars []env.Variable) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ran, s.hidden = map[string]string{}, nil
-	for _, v := range vars {
-		if v.Origin != inherited && v.Name != "LOCALD_RUN" {
-			s.ran[v.Name] = v.Value
-		}
-		if v.Hides != "" {
-			s.hidden = append(s.hidden, v.Name+" hides the one in "+v.Hides)
-		}
-	}
-}
-
-// succeed takes over from the service that runs and goes on running.
-func (s *service) succeed(before *service) {
-	if before == nil {
-		return
-	}
-	before.mu.Lock()
-	ran, hidden := before.ran, before.hidden
-	before.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ran, s.hidden = ran, hidden
 }
 
 // spec says what to start.
@@ -352,7 +326,11 @@ func invalid(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &runtime.Fault{Code: "config_invalid", Err: err, Kind: runtime.ErrInvalid}
+	fault := &runtime.Fault{Code: "config_invalid", Err: err, Kind: runtime.ErrInvalid}
+	if wrong, ok := errors.AsType[*config.Error](err); ok && len(wrong.Problems) > 0 {
+		fault.Hint = wrong.Problems[0].Hint
+	}
+	return fault
 }
 
 // written is the environment that the service's own configuration gives it.

@@ -42,7 +42,8 @@ type Project struct {
 	File     string          `json:"file"`
 	Profiles []string        `json:"profiles,omitempty"`
 	UsedAt   time.Time       `json:"used_at"`
-	Wants    map[string]bool `json:"wants"` // up or down, for each service that was ever asked for
+	Engines  []string        `json:"engines,omitempty"` // that its services may have run in
+	Wants    map[string]bool `json:"wants"`             // up or down, for each service that was ever asked for
 }
 
 // Wanted counts the services that are wanted up.
