@@ -84,7 +84,7 @@ func (p *Project) Runtimes(names []string) []runtime.Runtime {
 	found := []runtime.Runtime{p.machine.Process}
 	for _, n := range names {
 		s := p.service(n)
-		if s == nil || !s.contained() || len(p.records.get(n).Runs) == 0 {
+		if s == nil || !s.contained() || !p.records.get(n).Started() {
 			continue
 		}
 		if rt := s.runtime(); !slices.Contains(found, rt) {

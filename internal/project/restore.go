@@ -76,6 +76,9 @@ func (p *Project) Lost(name string, run int, why string) {
 		if n := len(s.Runs); n > 0 && s.Runs[n-1].Run == run && s.Runs[n-1].End.IsZero() {
 			lost := s.Runs[n-1]
 			lost.End, lost.Reason = time.Now(), why
+			if lost.Start.IsZero() {
+				lost.Start = lost.End // it may have started
+			}
 			*s = s.With(lost)
 		}
 	})

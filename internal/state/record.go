@@ -105,6 +105,11 @@ func (s Service) Next() int {
 	return s.Runs[len(s.Runs)-1].Run + 1
 }
 
+// Started reports whether an instance of the service may ever have been.
+func (s Service) Started() bool {
+	return slices.ContainsFunc(s.Runs, func(r Run) bool { return !r.Start.IsZero() || r.End.IsZero() })
+}
+
 // Done reports whether the service is a task whose last run completed.
 func (s Service) Done() bool {
 	if !s.Task || len(s.Runs) == 0 {
