@@ -63,6 +63,8 @@ func (d *Daemon) settle(ctx context.Context, p *project.Project) {
 // rest waits until the services that are wanted of a project that was just
 // restored are up, or will not be.
 func (d *Daemon) rest(ctx context.Context, p *project.Project) {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit) // preparing included
+	defer cancel()
 	sub, end := p.Watch()
 	defer end()
 	var names []string

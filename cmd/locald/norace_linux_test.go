@@ -1,0 +1,5 @@
+//go:build !race
+
+package main
+
+const raceMemory, raceTime = 1, 1
