@@ -7,7 +7,7 @@
 // (supervisor.go), which alone knows the graph: it tells each actor whether
 // what the service depends on is there, and hands out wishes in an order in
 // which nothing loses what it stands on. Nothing else changes a service's
-// state, so there is no lock in this room.
+// state, so no lock guards it.
 //
 // It does not know where a service was written, how it is shown or how its
 // state is recorded. It imports the runtime contract and nothing else of ours.
