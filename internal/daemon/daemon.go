@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/postgres"
@@ -63,7 +62,7 @@ type Daemon struct {
 // serves the directory, and an *ipc.Error otherwise.
 func Serve(ctx context.Context, o Options) error {
 	d := &Daemon{
-		options: o, store: state.Store{Dir: o.Places.Dir}, began: time.Now().UTC(), log: logger(o.Foreground),
+		options: o, store: state.Store{Dir: o.Places.Dir}, began: time.Now().UTC(), log: logger(o),
 		alone:    make(chan struct{}),
 		applied:  make(chan struct{}),
 		rested:   map[string]chan struct{}{},
@@ -78,19 +77,6 @@ func Serve(ctx context.Context, o Options) error {
 	}
 	defer unlock()
 	return d.serve(ctx, l)
-}
-
-// logger writes to standard error, for people when one watches.
-func logger(watched bool) *zap.Logger {
-	encoding := zap.NewProductionEncoderConfig()
-	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	encoder := zapcore.NewJSONEncoder(encoding)
-	if watched {
-		encoding.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
-		encoding.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(encoding)
-	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), zap.InfoLevel))
 }
 
 // begin takes the places of the daemon: the lock first, then the socket.
