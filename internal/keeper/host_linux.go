@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -172,7 +173,26 @@ func dispositions() chan os.Signal {
 			signal.Notify(drop, n)
 		}
 	}
+	restoreInternal()
 	return drop
+}
+
+// restoreInternal puts back to their default the signals that C libraries keep
+// for themselves and Go leaves alone: a program that was started by the
+// posix_spawn of one, as by make, has them ignored.
+func restoreInternal() {
+	const first, last, size = 32, 64, 8
+	type action struct { // the kernel's, which needs no more to be set than the default
+		handler, flags, restorer, mask uintptr
+	}
+	const ignored = 1
+	for n := uintptr(first); n <= last; n++ {
+		var now, byDefault action
+		_, _, failed := unix.RawSyscall6(unix.SYS_RT_SIGACTION, n, 0, uintptr(unsafe.Pointer(&now)), size, 0, 0)
+		if failed == 0 && now.handler == ignored {
+			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&byDefault)), 0, size, 0, 0)
+		}
+	}
 }
 
 func swallow(drop <-chan os.Signal, quit <-chan struct{}) {

@@ -280,7 +280,7 @@ func TestRelativeCommand(t *testing.T) {
 func TestChildIsClean(t *testing.T) {
 	t.Parallel()
 	k := open(t)
-	r := shell(t, `ls -l /proc/$$/fd | sed -n 's/.* \([0-9]*\) -> \([^:]*\).*/fd \1 \2/p'; grep -E 'Sig(Ign|Blk)' /proc/$$/status; env | grep LOCALD; ps -o pgid= -p $$ | grep -q "^ *$$\$" && echo leads`)
+	r := shell(t, `ls -l /proc/$$/fd | sed -n 's/.* \([0-9]*\) -> \([^:]*\).*/fd \1 \2/p'; grep -E 'Sig(Ign|Blk)' /proc/self/status; env | grep LOCALD; ps -o pgid= -p $$ | grep -q "^ *$$\$" && echo leads`)
 	r.Env = append(r.Env, "LOCALD_MARK=forged/p/other#9")
 	await(t, start(t, k, r))
 	got := strings.Join(lines(t, r.Log), "\n")
@@ -307,7 +307,7 @@ func TestInheritedDispositions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	r := shell(t, `grep SigIgn /proc/$$/status`)
+	r := shell(t, `grep SigIgn /proc/self/status`)
 	await(t, start(t, k, r))
 	if got := lines(t, r.Log); len(got) != 1 || got[0] != "stdout SigIgn:\t0000000000000000" {
 		t.Errorf("got %q", got)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,56 +22,87 @@ const outputTime = 10 * time.Second
 // sink is one of the two streams of a run. A store that takes no more must not
 // hold up the container, so what it refuses is thrown away.
 type sink struct {
+	o    *output
 	file *os.File // nil: nobody reads
-	full bool
-	last *atomic.Int64
 }
 
+// Write implements io.Writer, and never fails. When whoever reads the stream is
+// gone, another is asked for: a keeper that was killed has a successor.
 func (s *sink) Write(b []byte) (int, error) {
-	s.last.Store(time.Now().UnixNano())
-	if s.file == nil || s.full {
+	s.o.last.Store(time.Now().UnixNano())
+	if f := s.o.current(s); f == nil {
 		return len(b), nil
-	}
-	if _, err := s.file.Write(b); err != nil {
-		s.full = true
+	} else if n, err := f.Write(b); err != nil && s.o.reopen() {
+		_, _ = s.o.current(s).Write(b[n:])
 	}
 	return len(b), nil
 }
 
-func (s *sink) close() {
-	if s.file != nil {
-		_ = s.file.Close()
-	}
-}
-
 // output is what a container writes, on its way to the log store.
 type output struct {
-	i              *instance
-	log            string
+	i    *instance
+	open func() (stdout, stderr *os.File, err error) // nil: nobody reads
+	log  string
+	last atomic.Int64 // when something last came, in nanoseconds
+
 	stdout, stderr sink
-	last           atomic.Int64 // when something last came, in nanoseconds
+
+	mu     sync.Mutex // guards the files of the sinks, and what follows
+	tried  time.Time  // when the streams were last opened
+	closed bool
 }
 
 // openOutput opens the run's log streams.
 func (r *Runtime) openOutput(spec runtime.Spec) (*output, error) {
-	o := &output{log: spec.Log}
-	o.stdout.last, o.stderr.last = &o.last, &o.last
+	o := &output{log: spec.Log, tried: time.Now()}
+	o.stdout.o, o.stderr.o = o, o
 	if r.options.Streams == nil || spec.Log == "" {
 		return o, nil
 	}
+	o.open = func() (stdout, stderr *os.File, err error) { return r.options.Streams(spec.Log, spec.Run) }
 	var err error
-	o.stdout.file, o.stderr.file, err = r.options.Streams(spec.Log, spec.Run)
+	o.stdout.file, o.stderr.file, err = o.open()
 	return o, err
 }
 
+func (o *output) current(s *sink) *os.File {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return s.file
+}
+
+// reopen asks for new streams, once a second at most, and reports whether
+// there are.
+func (o *output) reopen() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed || o.open == nil || time.Since(o.tried) < time.Second {
+		return false
+	}
+	o.tried = time.Now()
+	stdout, stderr, err := o.open()
+	if err != nil {
+		return false
+	}
+	_, _ = o.stdout.file.Close(), o.stderr.file.Close()
+	o.stdout.file, o.stderr.file = stdout, stderr
+	return true
+}
+
 func (o *output) close() {
-	o.stdout.close()
-	o.stderr.close()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	for _, s := range []*sink{&o.stdout, &o.stderr} {
+		if s.file != nil {
+			_ = s.file.Close()
+		}
+	}
 }
 
 // flush waits until everything is in the log store.
 func (o *output) flush() {
-	if o.i.r.options.Flush == nil || o.stdout.file == nil {
+	if o.i.r.options.Flush == nil || o.open == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(o.i.r.life, outputTime)
