@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/postgres"
 	"github.com/locald/locald/ipc"
 	"github.com/locald/locald/runtime/container"
@@ -18,7 +19,11 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 	}}}
 	report.Checks = append(report.Checks, engines(container.Discover(ctx, os.Getenv, "auto"))...)
 	report.Checks = append(report.Checks, natives(postgres.Installs(os.Getenv))...)
+	for _, l := range keeper.Layers() {
+		report.Checks = append(report.Checks, ipc.Check{Area: "containment", Name: l.Name, OK: l.Here, Detail: l.Detail})
+	}
 	report.Checks = append(report.Checks, d.leftovers(ctx)...)
+	report.Checks = append(report.Checks, d.ports()...)
 	return report, nil
 }
 
@@ -32,6 +37,9 @@ func engines(found []container.Found) []ipc.Check {
 		c := ipc.Check{Area: "engine", Name: f.Engine, OK: true, Detail: f.Host + ": " + f.Why}
 		if f.Version != "" {
 			c.Detail = f.Version + " at " + c.Detail
+		}
+		if f.Err != nil && f.Named {
+			c.OK, c.Remedy = false, "unset DOCKER_HOST, or start the engine that it names"
 		}
 		used = used || f.Used
 		checks = append(checks, c)
@@ -82,6 +90,20 @@ func (d *Daemon) leftovers(ctx context.Context) []ipc.Check {
 	}
 	if len(checks) == 0 {
 		checks = append(checks, ipc.Check{Area: "leftovers", Name: "processes", OK: true, Detail: "none"})
+	}
+	return checks
+}
+
+// ports is every port that a service is to have and somebody else has.
+func (d *Daemon) ports() []ipc.Check {
+	var checks []ipc.Check
+	for _, p := range d.known() {
+		for name, taken := range p.Taken() {
+			checks = append(checks, ipc.Check{Area: "ports", Name: d.name(p).Label + "/" + name, Detail: taken.Error(), Remedy: "locald down " + name + ", or end what has the port"})
+		}
+	}
+	if len(checks) == 0 {
+		checks = append(checks, ipc.Check{Area: "ports", Name: "services", OK: true, Detail: "nobody else has a port of a service"})
 	}
 	return checks
 }

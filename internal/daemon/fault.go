@@ -28,6 +28,9 @@ func fault(err error) error {
 	case errors.As(err, &problems):
 		e.Code = ipc.CodeConfigInvalid
 		for i, p := range problems.Problems {
+			if i == 0 {
+				e.Service = p.Service
+			}
 			shown := ipc.Problem{Message: p.Message, Hint: p.Hint, File: p.Pos.File, Line: p.Pos.Line, Column: p.Pos.Column}
 			e.Problems = append(e.Problems, shown)
 			if i == 0 {

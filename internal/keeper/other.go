@@ -48,3 +48,8 @@ func Boot() (string, error) { return "", errSystem }
 
 // PIDs returns the main process.
 func (c *Child) PIDs() []int { return []int{c.pid} }
+
+// Layers says that there is none.
+func Layers() []Layer {
+	return []Layer{{Name: "none", Detail: errSystem.Error()}}
+}

@@ -2,6 +2,7 @@ package project
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/locald/locald/internal/config"
+	"github.com/locald/locald/internal/env"
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/supervisor"
@@ -35,7 +37,8 @@ func (p *Project) Plan(ctx context.Context, ask Ask) ([]supervisor.Step, error) 
 	if err != nil {
 		return nil, err
 	}
-	return p.plan(d, ask), nil
+	steps := p.plan(d, ask)
+	return steps, p.resolves(d, steps, ask.Env)
 }
 
 // draft does what may take long, an engine's answer for example, and so is not
@@ -54,6 +57,36 @@ func (p *Project) draft(ctx context.Context, ask Ask) (draft, error) {
 		return len(ask.Names) == 0 || slices.Contains(ask.Names, name) || !ask.Alone
 	})
 	return draft{conf, made}, err
+}
+
+// resolves tries every reference, so that one that cannot be resolved changes
+// nothing.
+func (p *Project) resolves(d draft, steps []supervisor.Step, inherit []string) error {
+	if inherit == nil {
+		inherit = p.inherits()
+	}
+	var wrong []config.Problem
+	for _, step := range steps {
+		s := d.made[step.Service]
+		if s == nil || !s.refers() {
+			continue
+		}
+		in := s.input(0, func(name string) *service { return d.made[name] })
+		if !s.contained() {
+			in.Inherited = inherit
+		}
+		_, err := env.Resolve(in)
+		if err == nil {
+			_, err = env.Expanded(in)
+		}
+		if problems, ok := errors.AsType[*config.Error](err); ok {
+			wrong = append(wrong, problems.Problems...)
+		}
+	}
+	if wrong != nil {
+		return &config.Error{Problems: wrong}
+	}
+	return nil
 }
 
 func (p *Project) plan(d draft, ask Ask) []supervisor.Step {
@@ -150,6 +183,9 @@ func (p *Project) Up(ctx context.Context, ask Ask) (sub *supervisor.Subscription
 	p.turn.Lock()
 	defer p.turn.Unlock()
 	steps = p.plan(d, ask)
+	if err := p.resolves(d, steps, ask.Env); err != nil {
+		return nil, nil, nil, err
+	}
 	record := p.Record()
 	record.Name, record.File, record.UsedAt = d.conf.Name, ask.File, time.Now()
 	if !slices.Contains(record.Engines, d.conf.Engine) {

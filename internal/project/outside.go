@@ -8,6 +8,7 @@ import (
 
 	"github.com/locald/locald/internal/config"
 	"github.com/locald/locald/internal/env"
+	"github.com/locald/locald/internal/ports"
 	"github.com/locald/locald/internal/postgres"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/supervisor"
@@ -69,6 +70,25 @@ func (s *service) facts() Facts {
 		f.Hidden = run.hidden
 	}
 	return f
+}
+
+// Taken is the services that do not run and a port of which somebody else has.
+func (p *Project) Taken() map[string]error {
+	found := map[string]error{}
+	view := p.View()
+	names, _ := p.Known(nil)
+	for _, name := range names {
+		s := p.service(name)
+		if s == nil || view.Status[name].Phase.Live() {
+			continue
+		}
+		for _, port := range s.ports() {
+			if taken := ports.Taken(port); taken != nil {
+				found[name] = taken
+			}
+		}
+	}
+	return found
 }
 
 // Env is what a service is given or, without a name, what a dependent of every

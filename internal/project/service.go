@@ -126,6 +126,20 @@ func (s *service) supervised() *supervisor.Service {
 	}
 }
 
+// refers reports whether anything of the service refers to something else.
+func (s *service) refers() bool {
+	c := s.conf
+	texts := append([]string{c.Image, c.Command.Shell, c.Health.HTTP, c.Health.Command.Shell}, c.Command.Argv...)
+	texts = append(texts, c.Health.Command.Argv...)
+	for _, v := range c.Env {
+		texts = append(texts, v.Value)
+	}
+	for _, v := range c.Volumes {
+		texts = append(texts, v.Source)
+	}
+	return slices.ContainsFunc(texts, config.HasReference)
+}
+
 // deps is what the service depends on.
 func (s *service) deps() []supervisor.Dep {
 	deps := make([]supervisor.Dep, len(s.conf.DependsOn))

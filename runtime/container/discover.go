@@ -47,6 +47,7 @@ type Found struct {
 	Why     string // why it is used or not, in words
 	Err     error  // why it cannot be used; nil when it answered
 	Absent  bool   // a usual place with nothing in it
+	Named   bool   // the user named it, by a variable or a docker context
 }
 
 // Discover looks for engines as New does and says what it found, the one that
@@ -59,7 +60,7 @@ func Discover(ctx context.Context, env func(string) string, want string) []Found
 	for i, p := range places {
 		asked.Go(func() {
 			e, err := dial(ctx, p, want)
-			found[i] = Found{Engine: p.engine, Host: p.host, Source: p.source, Err: err}
+			found[i] = Found{Engine: p.engine, Host: p.host, Source: p.source, Err: err, Named: p.source != usualPlace}
 			if err == nil {
 				found[i].Engine, found[i].Version = e.name, e.version
 				e.close()

@@ -1,0 +1,8 @@
+package keeper
+
+// Layer is one of the means by which runs are held together and found again.
+type Layer struct {
+	Name   string
+	Here   bool   // this machine gives it
+	Detail string // what it is for, or what is lost without it
+}
