@@ -194,7 +194,7 @@ func (d *decoder) similarFile(path string) string {
 			names = append(names, e.Name())
 		}
 	}
-	if near := nearest(filepath.Base(path), names); near != "" {
+	if near := Nearest(filepath.Base(path), names); near != "" {
 		return "did you mean " + d.files.name(filepath.Join(filepath.Dir(path), near)) + "?"
 	}
 	return ""

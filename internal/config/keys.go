@@ -484,10 +484,10 @@ func meant(name string) (key string, foreign bool) {
 	for _, k := range serviceKeys {
 		own = append(own, k.name)
 	}
-	if near := nearest(name, own); near != "" {
+	if near := Nearest(name, own); near != "" {
 		return near, false
 	}
-	other := otherSpellings[nearest(name, slices.Sorted(maps.Keys(otherSpellings)))]
+	other := otherSpellings[Nearest(name, slices.Sorted(maps.Keys(otherSpellings)))]
 	return other, other != ""
 }
 

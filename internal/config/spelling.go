@@ -8,8 +8,8 @@ const (
 	maxCandidates = 1000
 )
 
-// nearest is the candidate that word most probably means, or "".
-func nearest(word string, candidates []string) string {
+// Nearest is the candidate that word most probably means, or "".
+func Nearest(word string, candidates []string) string {
 	limit := 3
 	switch {
 	case len(word) > maxWord || len(candidates) > maxCandidates:
@@ -34,7 +34,7 @@ func nearest(word string, candidates []string) string {
 // didYouMean is the hint for word, or, when nothing is near, all the
 // candidates if they are few.
 func didYouMean(word string, candidates []string, what string) string {
-	if near := nearest(word, candidates); near != "" {
+	if near := Nearest(word, candidates); near != "" {
 		return "did you mean " + near + "?"
 	}
 	if len(candidates) == 0 || len(candidates) > 8 || what == "" {

@@ -43,7 +43,7 @@ func TestNearest(t *testing.T) {
 	t.Parallel()
 	names := []string{"web", "worker", "db", "migrate"}
 	for word, want := range map[string]string{"wbe": "web", "we": "web", "Web": "web", "wroker": "worker", "bd": "db", "migrates": "migrate", "x": "", "postgres": ""} {
-		if got := nearest(word, names); got != want {
+		if got := Nearest(word, names); got != want {
 			t.Errorf("%s: got %q, want %q", word, got, want)
 		}
 	}
