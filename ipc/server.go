@@ -143,6 +143,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		conn, err := l.Accept()
 		switch {
 		case err == nil:
+			if unixConn, ok := conn.(*net.UnixConn); ok {
+				s.silent.add(unixConn) // here, so that the oldest is the one that came first
+			}
 			open.Go(func() { s.converse(ctx, conn) })
 		case ctx.Err() != nil:
 			return nil
@@ -197,10 +200,10 @@ func (s *Server) converse(ctx context.Context, c net.Conn) {
 // there is nobody to tell.
 func (s *Server) listen(ctx context.Context, conn *net.UnixConn) (run func(context.Context, *writer) error, patient bool, err error) {
 	if err := s.admit(conn); err != nil {
+		s.silent.remove(conn)
 		s.report(err)
 		return nil, false, err
 	}
-	s.silent.add(conn)
 	if ctx.Err() != nil {
 		s.silent.remove(conn)
 		return nil, false, io.EOF

@@ -101,9 +101,14 @@ func keeperOf(owner string, limit uint64) bool {
 	return ok
 }
 
-// The window without a finding after which nothing is taken to be left, once
-// there was one or a process escaped the look.
-const quietWindow = 250 * time.Millisecond
+// The windows without a finding after which nothing is taken to be left, once
+// there was one or a process escaped the look. While processes go on escaping,
+// as on a busy machine innocent ones do too, one of them may be what is looked
+// for, changing its number faster than a pass reads.
+const (
+	quietWindow = 250 * time.Millisecond
+	blindWindow = 2 * time.Second
+)
 
 // End ends the processes of the runs: it asks with SIGTERM, forces after grace,
 // and returns nil once none is found any more. It is for processes that are not
@@ -128,7 +133,7 @@ func End(ctx context.Context, runs []Mark, grace time.Duration) error {
 	deadline := time.Now().Add(hardLimit)
 	e.freeze(ctx, time.Second)
 	e.quiet = time.Now()
-	for time.Since(e.quiet) < quietWindow {
+	for time.Since(e.quiet) < e.window() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -165,8 +170,16 @@ func Gone(ctx context.Context, mark Mark) error {
 type ending struct {
 	runs     []Mark
 	members  map[int]*member
-	vanished bool // the last pass met a process that was gone before it could be read
-	quiet    time.Time
+	vanished bool      // the last pass met a process that was gone before it could be read
+	blind    time.Time // when one last did
+	quiet    time.Time // when there was last a finding
+}
+
+func (e *ending) window() time.Duration {
+	if time.Since(e.blind) < quietWindow {
+		return blindWindow
+	}
+	return quietWindow
 }
 
 func (e *ending) close() {
@@ -197,9 +210,10 @@ func (e *ending) pass() {
 	if !e.vanished {
 		return
 	}
-	for range 40 {
+	e.blind = time.Now()
+	for range 60 {
 		newest := newestPID()
-		for pid := newest; pid > newest-6 && pid > 1; pid-- {
+		for pid := newest + 2; pid > newest-12 && pid > 1; pid-- {
 			e.try(pid)
 		}
 	}
