@@ -18,6 +18,7 @@ type records struct {
 	project string
 	log     *zap.Logger
 	wake    chan struct{}
+	writing sync.Mutex // held while a record is written, so that an older one never follows a newer one
 
 	mu       sync.Mutex
 	services map[string]state.Service
@@ -57,20 +58,20 @@ func (r *records) serve(ctx context.Context) {
 
 func (r *records) flush() {
 	r.mu.Lock()
-	var changed []state.Service
-	for name := range r.dirty {
-		changed = append(changed, r.services[name])
-	}
+	changed := r.dirty
 	r.dirty = map[string]bool{}
 	r.mu.Unlock()
-	for _, s := range changed {
-		r.write(s)
+	for name := range changed {
+		r.write(name)
 	}
 }
 
-// write writes one record now, and says in the log when that begins to fail.
-func (r *records) write(s state.Service) {
-	err := r.store.SaveService(r.project, s)
+// write writes one record as it now is, and says in the log when that begins to
+// fail.
+func (r *records) write(name string) {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	err := r.store.SaveService(r.project, r.get(name))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil && r.err == nil {
@@ -140,7 +141,7 @@ func (r *records) begin(name string, run int) {
 	s := r.of(name).With(state.Run{Run: run})
 	r.services[name] = s
 	r.mu.Unlock()
-	r.write(s)
+	r.write(name)
 }
 
 // ran keeps the history of a service's runs.

@@ -1,0 +1,172 @@
+package state
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locald/locald/runtime"
+)
+
+func env(vars map[string]string) func(string) string {
+	return func(name string) string { return vars[name] }
+}
+
+func TestLocate(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	sandboxes := filepath.Join(home, "locald", "sandboxes")
+	tests := []struct {
+		name    string
+		vars    map[string]string
+		sandbox string
+		dir     string // or what the error says
+		socket  string
+		bad     bool
+	}{
+		{name: "the user's own", vars: map[string]string{}, dir: filepath.Join(home, "locald")},
+		{name: "a sandbox", sandbox: "dev", dir: filepath.Join(sandboxes, "dev"), socket: filepath.Join(sandboxes, "dev", "locald.sock")},
+		{name: "a sandbox by its socket", vars: map[string]string{SandboxVar: "1", SocketVar: filepath.Join(sandboxes, "dev", "locald.sock")}, dir: filepath.Join(sandboxes, "dev"), socket: filepath.Join(sandboxes, "dev", "locald.sock")},
+		{name: "a socket of its own", vars: map[string]string{SandboxVar: "1", SocketVar: "/run/x.sock"}, dir: filepath.Join(sandboxes, "socket-"+digest("/run/x.sock")), socket: "/run/x.sock"},
+		{name: "a socket alone", vars: map[string]string{SocketVar: "/run/x.sock"}, bad: true, dir: "LOCALD_SANDBOX_ACTIVE is not 1"},
+		{name: "a socket, nearly", vars: map[string]string{SandboxVar: "true", SocketVar: "/run/x.sock"}, sandbox: "dev", bad: true, dir: "LOCALD_SANDBOX_ACTIVE is not 1"},
+		{name: "a relative socket", vars: map[string]string{SandboxVar: "1", SocketVar: "x.sock"}, bad: true, dir: "not an absolute path"},
+		{name: "a sandbox that leaves its place", sandbox: "../x", bad: true, dir: `sandbox "../x"`},
+	}
+	for _, test := range tests {
+		vars := map[string]string{"XDG_DATA_HOME": home}
+		for k, v := range test.vars {
+			vars[k] = v
+		}
+		p, err := Locate(env(vars), test.sandbox)
+		var fault *runtime.Fault
+		switch {
+		case test.bad && (!errors.As(err, &fault) || !strings.Contains(err.Error(), test.dir)):
+			t.Errorf("%s: %v, want an error with %q", test.name, err, test.dir)
+		case !test.bad && (err != nil || p.Dir != test.dir || test.socket != "" && p.Socket != test.socket):
+			t.Errorf("%s: %+v, %v; want %s and %s", test.name, p, err, test.dir, test.socket)
+		}
+	}
+}
+
+func TestAStateDirectoryIsTheUsersAlone(t *testing.T) {
+	t.Parallel()
+	p := Places{Dir: filepath.Join(t.TempDir(), "locald")}
+	if err := p.Make(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(p.Dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Fatalf("made with %v, %v", info.Mode(), err)
+	}
+	if err := os.Chmod(p.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var fault *runtime.Fault
+	if err := p.Make(); !errors.As(err, &fault) || fault.Hint != "chmod 0700 "+p.Dir {
+		t.Errorf("open to others: %v", err)
+	}
+	link := Places{Dir: p.Dir + "-link"}
+	if err := os.Symlink(p.Dir, link.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := link.Make(); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Errorf("a link: %v", err)
+	}
+}
+
+func TestOneDaemonAStateDirectory(t *testing.T) {
+	t.Parallel()
+	p := Places{Dir: t.TempDir()}
+	unlock, err := Lock(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(p); !errors.Is(err, ErrLocked) {
+		t.Errorf("a second one: %v", err)
+	}
+	unlock()
+	again, err := Lock(p)
+	if err != nil {
+		t.Fatalf("after the first has gone: %v", err)
+	}
+	again()
+}
+
+func TestAFileIsWrittenWholeOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sub", "p.json")
+	if err := Write(path, Project{Format: Format, ID: "a"}, true); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v; want 0600", info.Mode(), err)
+	}
+	if err := Write(path, map[string]any{"no": func() {}}, false); err == nil {
+		t.Error("what is no JSON was written")
+	}
+	var p Project
+	if err := Read(path, &p); err != nil || p.ID != "a" {
+		t.Errorf("the old one: %+v, %v", p, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestWhatIsDamagedIsPutAside(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string]string{"empty": "", "torn": `{"format":1,"id":`, "zeros": "\x00\x00\x00", "another type": `{"format":1,"id":7}`} {
+		path := filepath.Join(t.TempDir(), "p.json")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var p Project
+		var damaged *Damaged
+		err := Salvage(path, &p, time.Unix(1, 0))
+		if !errors.As(err, &damaged) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if kept, err := os.ReadFile(damaged.Aside); err != nil || string(kept) != content {
+			t.Errorf("%s: kept %q, %v", name, kept, err)
+		}
+		if err := Salvage(path, &p, time.Unix(2, 0)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: the next time: %v", name, err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "p.json")
+	if err := os.WriteFile(path, []byte(`{"format":99}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var p Project
+	if err := Salvage(path, &p, time.Now()); !errors.Is(err, ErrNewer) {
+		t.Errorf("a later locald's: %v", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("a later locald's file was touched: %v", err)
+	}
+}
+
+func TestTheLastHundredRunsAreRemembered(t *testing.T) {
+	t.Parallel()
+	var s Service
+	if s.Next() != 1 || s.Started() {
+		t.Errorf("before the first: next %d, started %v", s.Next(), s.Started())
+	}
+	for n := 1; n <= 250; n++ {
+		s = s.With(Run{Run: n})
+		s = s.With(Run{Run: n, Start: time.Unix(int64(n), 0)})
+	}
+	if len(s.Runs) != 100 || s.Runs[0].Run != 151 || s.Next() != 251 || !s.Started() {
+		t.Errorf("%d runs from %d, next %d", len(s.Runs), s.Runs[0].Run, s.Next())
+	}
+	zero := 0
+	s.Task = true
+	if s.Done() || !s.With(Run{Run: 250, Code: &zero}).Done() {
+		t.Error("a task is done once its last run ended with 0, and not before")
+	}
+}
