@@ -182,6 +182,9 @@ func (p *Project) Up(ctx context.Context, ask Ask) (sub *supervisor.Subscription
 	}
 	p.turn.Lock()
 	defer p.turn.Unlock()
+	if err := p.address(d.conf, d.made); err != nil {
+		return nil, nil, nil, err
+	}
 	steps = p.plan(d, ask)
 	if err := p.resolves(d, steps, ask.Env); err != nil {
 		return nil, nil, nil, err

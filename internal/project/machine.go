@@ -49,6 +49,7 @@ type Machine struct {
 	ports sync.Mutex
 	pool  *ports.Pool
 	taken map[int]string // fixed and picked ports, by the key of who has them
+	given map[string]int // picked ports by key
 
 	sockets sync.Mutex
 	notify  map[string]*probe.NotifySocket // by path
@@ -63,6 +64,9 @@ func key(project, service, port string) string { return project + "/" + service 
 func (m *Machine) pick(key string, before int) (int, error) {
 	m.ports.Lock()
 	defer m.ports.Unlock()
+	if port := m.given[key]; port != 0 && m.taken[port] == key {
+		return port, nil // of two requests at once that see the service for the first time
+	}
 	if m.pool == nil {
 		pool, err := ports.Open()
 		if err != nil {
@@ -76,8 +80,11 @@ func (m *Machine) pick(key string, before int) (int, error) {
 			pool.Reserve(port)
 		}
 	}
+	if m.given == nil {
+		m.given = map[string]int{}
+	}
 	if by, held := m.taken[before]; before != 0 && (!held || by == key) {
-		m.taken[before] = key
+		m.taken[before], m.given[key] = key, before
 		m.pool.Reserve(before)
 		return before, nil
 	}
@@ -89,7 +96,7 @@ func (m *Machine) pick(key string, before int) (int, error) {
 		m.pool.Reserve(port)
 		port = m.pool.Pick(key, 0)
 	}
-	m.taken[port] = key
+	m.taken[port], m.given[key] = key, port
 	return port, nil
 }
 
@@ -107,6 +114,7 @@ func (m *Machine) claim(key string, port int) {
 func (m *Machine) release(key string) {
 	m.ports.Lock()
 	defer m.ports.Unlock()
+	delete(m.given, key)
 	for port, by := range m.taken {
 		if by == key {
 			delete(m.taken, port)

@@ -9,8 +9,8 @@ import (
 )
 
 // make turns a configuration into services, those that are unchanged included.
-// It assigns ports, but starts and records nothing. An engine is asked only for
-// services that are wanted.
+// It starts and records nothing. An engine is asked only for services that are
+// wanted.
 func (p *Project) make(ctx context.Context, conf *config.Project, want func(name string) bool) (map[string]*service, error) {
 	made := map[string]*service{}
 	for _, c := range conf.Services {
@@ -25,6 +25,12 @@ func (p *Project) make(ctx context.Context, conf *config.Project, want func(name
 		}
 		s.broken = s.choosePostgres(ctx, want(c.Name))
 	}
+	return made, p.address(conf, made)
+}
+
+// address gives services their ports. Those that have some keep them, but for
+// ports that were picked anew since.
+func (p *Project) address(conf *config.Project, made map[string]*service) error {
 	for _, written := range []bool{true, false} { // what is written comes first: the rest keeps out of its way
 		for _, c := range conf.Services {
 			s := made[c.Name]
@@ -33,12 +39,12 @@ func (p *Project) make(ctx context.Context, conf *config.Project, want func(name
 					continue
 				}
 				if err := p.assign(s, name, port); err != nil {
-					return nil, err
+					return err
 				}
 			}
 		}
 	}
-	return made, nil
+	return nil
 }
 
 // assign gives a service a port: the one that is written, or one that stays
