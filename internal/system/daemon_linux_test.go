@@ -29,6 +29,7 @@ command = ["$PROGRAM", "once", "app.notes"]
 // TestManyClients: of a hundred commands that find no daemon, one starts it,
 // and all of them are served by it.
 func TestManyClients(t *testing.T) {
+	promise(t, "P15")
 	const clients = 100
 	s := newSandbox(t, config(oneService))
 	results := make([]result, clients)
@@ -49,6 +50,7 @@ func TestManyClients(t *testing.T) {
 		t.Errorf("the service was started %d times", got)
 	}
 	s.exactly(s.status())
+	tried(t, clients, 0)
 }
 
 // daemonStarts counts the daemons that have served, by their log.
