@@ -7,7 +7,7 @@ LINT := .cache/golangci-lint
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build ./locald
 	go build -trimpath -ldflags '$(LDFLAGS)' -o locald ./cmd/locald
@@ -42,7 +42,10 @@ golden: ## write the golden files anew; review with git diff
 soak: ## the tests that look for races and leaks, over and over
 	CGO_ENABLED=1 go test -race -count=20 ./supervisor ./restore ./ipc ./internal/... ./runtime/process
 
+promises: ## every cell of every table, and docs/promises.md from it; hours
+	@hack/prove
+
 clean: ## remove what was built
 	rm -rf locald .cache
 
-.PHONY: help build demo test check lint fmt golden soak clean
+.PHONY: help build demo test check lint fmt golden soak promises clean
