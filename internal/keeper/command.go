@@ -113,6 +113,8 @@ func explain(argv0, path, dir string, env []string, cause error) *Error {
 			e.Hint = `put "#!/bin/sh" into its first line`
 		}
 		return e
+	case errors.Is(cause, unix.EAGAIN):
+		return &Error{Code: "internal", Message: fmt.Sprintf("command %s: the user has as many processes as are allowed", path), Hint: "ps -u $(id -u) | wc -l; ulimit -u"}
 	case errors.Is(cause, unix.E2BIG):
 		return &Error{Code: "config_invalid", Message: fmt.Sprintf("command %s: argument list and environment too long", path)}
 	default:

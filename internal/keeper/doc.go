@@ -19,6 +19,15 @@
 // privilege; so it stays on processes that overwrite their environment. See
 // Mark for the layout.
 //
+// # What one service may take from the others
+//
+// A service that forks without end would take every process that the user may
+// have, and the Go runtime ends with the first thread that it cannot make. So
+// services have a lower RLIMIT_NPROC than daemon and keeper, and each run a
+// session of its own, as the scheduler shares the processors out by sessions.
+// The forced end stops what it finds before it kills: what is stopped keeps its
+// place below the limit, and nothing can be forked into it.
+//
 // # What proves that a run has ended
 //
 // The keeper is a subreaper, so whoever loses its parent becomes the keeper's

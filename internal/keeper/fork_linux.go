@@ -32,23 +32,6 @@ func asNobody(attr *unix.SysProcAttr) {
 	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getgid(), Size: 1}}
 }
 
-// spare is how many processes are left to locald when its services have used
-// up what the user may have. Without them the Go runtime ends with the first
-// thread that it cannot make.
-const spare = 100
-
-// leaveRoom lowers the number of processes that a service may see before it
-// cannot fork.
-func leaveRoom(pid int) {
-	var own unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NPROC, &own) != nil || own.Cur == unix.RLIM_INFINITY || own.Cur <= 2*spare {
-		return
-	}
-	lower := unix.Rlimit{Cur: own.Cur - spare, Max: min(own.Max, own.Cur-spare)}
-	// A service that has ended meanwhile has no need of it.
-	_ = unix.Prlimit(pid, unix.RLIMIT_NPROC, &lower, nil)
-}
-
 // ticks is the time since boot in the unit of process.start.
 func ticks() uint64 {
 	var ts unix.Timespec

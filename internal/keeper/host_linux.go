@@ -82,6 +82,7 @@ type host struct {
 	stores *stores
 	null   *os.File
 	nested string // the mark that the keeper itself inherited
+	room   uint64 // the RLIMIT_NPROC of services; 0 leaves it
 	writes chan func()
 
 	// forking makes forks serial, so that each run has a number of its own.
@@ -120,7 +121,7 @@ func serve(w *wire, log *slog.Logger) error {
 		return err
 	}
 	h := &host{
-		wire: w, log: log, null: null, nested: os.Getenv(Variable), writes: make(chan func(), 4096),
+		wire: w, log: log, null: null, nested: os.Getenv(Variable), room: processRoom(), writes: make(chan func(), 4096),
 		runs: map[uint64]*run{}, mains: map[int]*run{}, early: map[int]reaped{}, turns: make(chan struct{}),
 	}
 	var reaping sync.WaitGroup
@@ -353,7 +354,7 @@ func environment(joined []byte) []string {
 // fork makes the process and registers it before anybody can take its end for
 // that of a stranger.
 func (h *host) fork(r *run, path string, argv []string, dir string, env []string, fds [3]uintptr, unprivileged bool) error {
-	attr := &unixProcAttr{Dir: dir, Env: env, Files: fds[:], Sys: &unix.SysProcAttr{Setpgid: true}}
+	attr := &unixProcAttr{Dir: dir, Env: env, Files: fds[:], Sys: &unix.SysProcAttr{Setsid: true}}
 	if unprivileged {
 		asNobody(attr.Sys)
 	}
@@ -373,7 +374,7 @@ func (h *host) fork(r *run, path string, argv []string, dir string, env []string
 		r.pid = pid
 		h.runs[r.id] = r
 		h.mains[pid] = r
-		leaveRoom(pid)
+		leaveRoom(pid, h.room)
 		if e, ok := h.early[pid]; ok {
 			h.ended(r, e)
 		}

@@ -21,6 +21,9 @@ type Options struct {
 	Owner   string    // marks every process; without commas
 	Log     *os.File  // where the keeper writes what goes wrong; nil is /dev/null
 	Logs    Retention // of the log stores
+
+	// NoGroups makes the keeper use no control groups where it could.
+	NoGroups bool
 }
 
 // Retention says how much the log stores keep. Stores that share a parent

@@ -28,6 +28,8 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case "keeper":
 			os.Exit(Main(os.Args[2:]))
+		case "bombed":
+			os.Exit(withBomb(os.Args[2:]))
 		case "daemon":
 			os.Exit(daemon(os.Args[2:]))
 		}

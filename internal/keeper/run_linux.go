@@ -291,7 +291,9 @@ func (h *host) force(r *run) []Survivor {
 	h.mu.Unlock()
 	s := &sweep{host: h, run: r}
 	defer s.close()
+	h.strikeGroup(r, unix.SIGSTOP)
 	s.freeze(time.Second)
+	h.strikeGroup(r, unix.SIGKILL)
 	for {
 		s.strike(unix.SIGKILL)
 		s.look()
@@ -304,6 +306,15 @@ func (h *host) force(r *run) []Survivor {
 			return s.survivors()
 		}
 		h.pause(5 * time.Millisecond)
+	}
+}
+
+// strikeGroup signals most of a run at once, in which none of it can fork.
+func (h *host) strikeGroup(r *run, sig unix.Signal) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !r.reaped {
+		_ = unix.Kill(-r.pid, sig)
 	}
 }
 

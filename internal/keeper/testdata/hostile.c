@@ -85,6 +85,14 @@ static void storm(void) {
 	}
 }
 
+/* bomb forks as fast as it can, in all of its processes, until it cannot. */
+static void bomb(void) {
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGCHLD, SIG_IGN);
+	for (;;)
+		fork();
+}
+
 int main(int argc, char **argv) {
 	const char *kind = argc > 1 ? argv[1] : "";
 	signal(SIGCHLD, SIG_DFL);
@@ -110,6 +118,7 @@ int main(int argc, char **argv) {
 		}
 	}
 	else if (!strcmp(kind, "storm")) { up(); storm(); }
+	else if (!strcmp(kind, "bomb")) { up(); bomb(); }
 	else if (!strcmp(kind, "hop50")) hop(20000);
 	else if (!strcmp(kind, "hop1000")) hop(1000);
 	else if (!strcmp(kind, "hop")) hop(0);
