@@ -100,10 +100,11 @@ var ErrLost = errors.New("keeper is gone")
 // Keeper is the daemon's connection to its keeper. Methods may be called
 // concurrently.
 type Keeper struct {
-	owner string
-	pid   int
-	wire  *wire
-	lost  chan struct{}
+	owner   string
+	pid     int
+	wire    *wire
+	orphans *orphans
+	lost    chan struct{}
 
 	mu       sync.Mutex
 	last     uint64
@@ -112,7 +113,8 @@ type Keeper struct {
 }
 
 // Start starts a keeper and waits for nothing but the fork. Cancelling ctx
-// later does nothing.
+// later does nothing. This process becomes a subreaper, and reaps the children
+// that it did not start; those that it does start it has to start with os/exec.
 func Start(ctx context.Context, o Options) (*Keeper, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -120,14 +122,17 @@ func Start(ctx context.Context, o Options) (*Keeper, error) {
 	if err := checkOwner(o.Owner); err != nil {
 		return nil, err
 	}
+	left := adoptOrphans(o.Owner)
 	conn, pid, ended, err := spawn(o)
 	if err != nil {
 		return nil, fmt.Errorf("keeper: %w", err)
 	}
 	k := &Keeper{
-		owner: o.Owner, pid: pid, wire: newWire(conn), lost: make(chan struct{}),
+		owner: o.Owner, pid: pid, wire: newWire(conn), orphans: left, lost: make(chan struct{}),
 		waiting: map[uint64]chan answer{}, children: map[uint64]*Child{},
 	}
+	left.begin(pid)
+	go left.reapWhile(k.lost)
 	go k.listen(ended)
 	if err := k.wire.send(request{Open: &openRequest{Owner: o.Owner, Logs: o.Logs}}); err != nil {
 		return nil, fmt.Errorf("keeper: %w", errors.Join(err, conn.Close()))

@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 			os.Exit(Main(os.Args[2:]))
 		case "bombed":
 			os.Exit(withBomb(os.Args[2:]))
+		case "init":
+			os.Exit(initProcess(os.Args[2:]))
 		case "daemon":
 			os.Exit(daemon(os.Args[2:]))
 		}
@@ -501,63 +503,186 @@ func TestHostileStop(t *testing.T) {
 	}
 }
 
-// daemon is a client that starts the hostile program, says so, and stays.
-func daemon(args []string) int {
-	dir, owner, program, kind := args[0], args[1], args[2], args[3]
-	k, err := Start(context.Background(), Options{Dir: dir, Owner: owner, Log: os.Stderr})
+// initProcess starts a program, says its PID, takes in whoever loses its
+// parent, and says who has ended. It ends with its standard input.
+func initProcess(argv []string) int {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	pid, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2, 3}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	_ = syscall.Close(3)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	fmt.Println("started", pid)
+	for {
+		ended, err := syscall.Wait4(-1, nil, 0, nil)
+		if err == syscall.ECHILD {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			return 0
+		}
+		if err == nil {
+			fmt.Println("ended", ended)
+		}
+	}
+}
+
+// daemon is a client that starts the hostile program, says so, and when the
+// keeper is killed clears what is left and starts another.
+func daemon(args []string) int {
+	dir, owner, program, kind := args[0], args[1], args[2], args[3]
 	witness := os.NewFile(3, "witness")
 	unix.CloseOnExec(3)
-	_, err = k.Run(context.Background(), Run{ID: "p/web#1", Number: 1, Argv: []string{program, kind}, Dir: "/", Env: env, Stdout: witness, Stderr: witness, Grace: 300 * time.Millisecond})
+	options := Options{Dir: dir, Owner: owner, Log: os.Stderr, NoGroups: true}
+	k, err := Start(context.Background(), options)
+	if err == nil {
+		_, err = k.Run(context.Background(), Run{ID: "p/web#1", Number: 1, Argv: []string{program, kind}, Dir: "/", Env: env, Stdout: witness, Stderr: witness, Grace: 300 * time.Millisecond})
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	witness.Close()
-	fmt.Println(k.PID())
+	fmt.Println("keeper", k.PID())
+	own := exec.Command("sleep", "60") // a child that is no orphan
+	if err := own.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	<-k.Lost()
+	if err := k.Clear(context.Background(), 100*time.Millisecond); err != nil {
+		fmt.Println("left", err)
+		return 1
+	}
+	fmt.Println("cleared", len(ourChildren())-1)
+	if err := own.Process.Kill(); err != nil {
+		fmt.Fprintln(os.Stderr, "the child that is no orphan:", err)
+		return 1
+	}
+	_ = own.Wait()
+	if k, err = Start(context.Background(), options); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println("keeper", k.PID())
+	_ = k.Close()
 	return 0
 }
 
-// crash starts a daemon with a hostile service and returns what to kill.
-func crash(t *testing.T, kind string) (w *witness, cmd *exec.Cmd, keeper int, dir, owner string) {
+// crashing is a daemon with a hostile service, whose parent takes in what loses
+// its own.
+type crashing struct {
+	*witness
+	said           *bufio.Reader
+	daemon, keeper int
+	dir, owner     string
+}
+
+// hear waits until the daemon or its parent says a word, and returns the number
+// behind it.
+func (c *crashing) hear(t *testing.T, word string) (n int) {
 	t.Helper()
-	program := hostileProgram(t)
-	dir, owner = t.TempDir(), uniqueOwner(t)
-	w = newWitness(t)
-	cmd = exec.Command("/proc/self/exe", "daemon", dir, owner, program, kind)
-	cmd.ExtraFiles = []*os.File{w.write}
+	for {
+		line, err := c.said.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%q was not said: %v", word, err)
+		}
+		if rest, ok := strings.CutPrefix(line, word+" "); ok {
+			if n, err = strconv.Atoi(strings.TrimSpace(rest)); err != nil {
+				t.Fatalf("the daemon says %q", line)
+			}
+			return n
+		}
+		if strings.HasPrefix(line, "left ") {
+			t.Fatalf("the daemon says %q", line)
+		}
+	}
+}
+
+// crash starts a daemon with a hostile service, as an ordinary user where that
+// is possible.
+func crash(t *testing.T, kind string) *crashing {
+	t.Helper()
+	c := &crashing{witness: newWitness(t), owner: uniqueOwner(t)}
+	var self, program string
+	user := spareUser()
+	c.dir, self, program = placeFor(t, user)
+	command := []string{"/proc/self/exe", "init", self, "daemon", c.dir, c.owner, program, kind}
+	if setpriv, err := exec.LookPath("setpriv"); err == nil && os.Geteuid() == 0 {
+		command = append([]string{setpriv, fmt.Sprintf("--reuid=%d", user), fmt.Sprintf("--regid=%d", user), "--clear-groups", self}, command[1:]...)
+	}
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.ExtraFiles = []*os.File{c.write}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fmt.Fscan(out, &keeper); err != nil {
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	c.said = bufio.NewReader(out)
+	c.daemon = c.hear(t, "started")
+	c.keeper = c.hear(t, "keeper")
+	c.saw(t)
+	return c
+}
+
+// kill ends the daemon, and waits until that is so.
+func (c *crashing) kill(t *testing.T) {
+	t.Helper()
+	if err := syscall.Kill(c.daemon, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	w.saw(t)
-	return w, cmd, keeper, dir, owner
+	for c.hear(t, "ended") != c.daemon {
+	}
 }
 
 func TestHostileDaemonKilled(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			w, cmd, _, dir, _ := crash(t, kind)
-			if err := cmd.Process.Kill(); err != nil {
+			t.Attr("promise", "P4 F19")
+			c := crash(t, kind)
+			c.kill(t)
+			if err := Wait(bounded(t), c.dir); err != nil {
 				t.Fatal(err)
 			}
-			_ = cmd.Wait()
-			if err := Wait(bounded(t), dir); err != nil {
+			c.gone(t)
+		})
+	}
+}
+
+// When the keeper alone is killed the daemon has what was below it.
+func TestHostileKeeperKilled(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			t.Attr("promise", "P1 P4 P5 F21")
+			c := crash(t, kind)
+			began := time.Now()
+			if err := syscall.Kill(c.keeper, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			w.gone(t)
+			if left := c.hear(t, "cleared"); left != 0 {
+				t.Errorf("the daemon has %d children left", left)
+			}
+			t.Logf("cleared in %v", time.Since(began).Round(time.Millisecond))
+			c.gone(t)
+			c.hear(t, "keeper")
 		})
 	}
 }
@@ -569,20 +694,20 @@ func TestHostileBothKilled(t *testing.T) {
 		}
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			w, cmd, keeper, dir, owner := crash(t, kind)
+			t.Attr("promise", "P3 P4 F22")
+			c := crash(t, kind)
 			canary := exec.Command("sleep", "60")
 			if err := canary.Start(); err != nil {
 				t.Fatal(err)
 			}
 			// The keeper is the stopped daemon's child, so its number stays its own.
-			_ = cmd.Process.Signal(syscall.SIGSTOP)
-			_ = syscall.Kill(keeper, syscall.SIGKILL)
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-			if err := Wait(bounded(t), dir); err != nil {
+			_ = syscall.Kill(c.daemon, syscall.SIGSTOP)
+			_ = syscall.Kill(c.keeper, syscall.SIGKILL)
+			c.kill(t)
+			if err := Wait(bounded(t), c.dir); err != nil {
 				t.Fatal(err)
 			}
-			found, err := Find(t.Context(), owner)
+			found, err := Find(t.Context(), c.owner)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -595,8 +720,8 @@ func TestHostileBothKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("swept %d runs in %v", len(found), time.Since(began).Round(time.Millisecond))
-			w.gone(t)
-			if found, err := Find(t.Context(), owner); err != nil || len(found) != 0 {
+			c.gone(t)
+			if found, err := Find(t.Context(), c.owner); err != nil || len(found) != 0 {
 				t.Errorf("Find = %v, %v; want nothing", found, err)
 			}
 			if err := canary.Process.Signal(syscall.SIGTERM); err != nil {

@@ -249,7 +249,7 @@ func (h *host) release(r *run) {
 	asked := r.asked
 	since := r.exit.At
 	h.mu.Unlock()
-	s := &sweep{host: h, run: r}
+	s := &sweep{of: kinOf{h, r}}
 	defer s.close()
 	s.look()
 	s.each(func(m *member) {
@@ -289,24 +289,31 @@ func (h *host) force(r *run) []Survivor {
 	}
 	until := time.Now().Add(hardLimit)
 	h.mu.Unlock()
-	s := &sweep{host: h, run: r}
+	s := &sweep{of: kinOf{h, r}}
 	defer s.close()
 	h.strikeGroup(r, unix.SIGSTOP)
 	s.freeze(time.Second)
 	h.strikeGroup(r, unix.SIGKILL)
-	for {
-		s.strike(unix.SIGKILL)
-		s.look()
-		s.each(func(m *member) { m.signal(unix.SIGKILL) })
-		h.reap()
-		if h.gone(r) {
-			return nil
-		}
-		if time.Now().After(until) {
-			return s.survivors()
-		}
-		h.pause(5 * time.Millisecond)
+	return s.kill(until)
+}
+
+// kinOf are the processes of one run.
+type kinOf struct {
+	*host
+	run *run
+}
+
+func (k kinOf) Lock()   { k.mu.Lock() }
+func (k kinOf) Unlock() { k.mu.Unlock() }
+
+func (k kinOf) reap(map[int]*member) { k.host.reap() }
+
+func (k kinOf) roots(map[int]*member) []int {
+	roots := k.orphans(k.run)
+	if !k.run.reaped {
+		roots = append(roots, k.run.pid)
 	}
+	return roots
 }
 
 // strikeGroup signals most of a run at once, in which none of it can fork.

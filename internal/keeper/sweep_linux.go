@@ -1,16 +1,28 @@
 package keeper
 
 import (
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// sweep is the forced end of one run by its keeper. It pins the processes it
-// finds, so that none is signalled that took over a number.
+// kin are the processes below this one that a sweep is to end. While it is
+// locked no child of this process is reaped, but for those that this process
+// started and waits for by name.
+type kin interface {
+	sync.Locker
+	// roots returns those of our children that are kin. It is locked. What the
+	// sweep holds already is kin when it becomes our child.
+	roots(held map[int]*member) []int
+	reap(held map[int]*member)
+	pause(limit time.Duration) // until the next reaping, at most so long
+}
+
+// sweep is the forced end of what is below this process. It pins what it finds,
+// so that none is signalled that took over a number.
 type sweep struct {
-	host    *host
-	run     *run
+	of      kin
 	members map[int]*member
 }
 
@@ -72,16 +84,12 @@ func (s *sweep) look() {
 			delete(s.members, pid)
 		}
 	}
-	h := s.host
-	h.mu.Lock()
-	roots := h.orphans(s.run)
-	if !s.run.reaped {
-		roots = append(roots, s.run.pid)
-	}
+	s.of.Lock()
+	roots := s.of.roots(s.members)
 	for _, pid := range roots {
 		s.add(pid) // our child, and it is not reaped while the lock is held
 	}
-	h.mu.Unlock()
+	s.of.Unlock()
 	for len(roots) > 0 {
 		parent := roots[0]
 		roots = append(roots[1:], s.addChildren(parent)...)
@@ -123,32 +131,27 @@ func (s *sweep) addChildren(parent int) (added []int) {
 	return added
 }
 
-// strike signals those of our children that belong to the run, quickly enough
-// for one that hops from PID to PID.
+// strike signals those of our children that are kin, quickly enough for one
+// that hops from PID to PID.
 func (s *sweep) strike(sig unix.Signal) {
-	h := s.host
 	seen := map[int]bool{}
 	for range 40 {
 		fresh := false
-		h.mu.Lock()
-		for _, pid := range h.orphans(s.run) {
+		s.of.Lock()
+		for _, pid := range s.of.roots(s.members) {
 			if !seen[pid] {
 				seen[pid], fresh = true, true
 				_ = unix.Kill(pid, sig)
 			}
 		}
-		if !s.run.reaped && !seen[s.run.pid] {
-			seen[s.run.pid], fresh = true, true
-			_ = unix.Kill(s.run.pid, sig)
-		}
-		h.mu.Unlock()
+		s.of.Unlock()
 		if !fresh {
 			return
 		}
 	}
 }
 
-// freeze stops the run's processes until none is found that runs. Stopped ones
+// freeze stops the processes until none is found that runs. Stopped ones
 // keep their place in the number that the user may have, so that what forks
 // without end runs out of room instead of outrunning the kill.
 func (s *sweep) freeze(limit time.Duration) {
@@ -162,19 +165,46 @@ func (s *sweep) freeze(limit time.Duration) {
 				quiet = -1
 			}
 		})
-		s.host.reap()
+		s.of.reap(s.members)
 	}
 }
 
-// survivors names what is still there.
-func (s *sweep) survivors() (left []Survivor) {
+// kill kills until nothing is left, and returns what is there after that long.
+func (s *sweep) kill(until time.Time) []Survivor {
+	for {
+		s.strike(unix.SIGKILL)
+		s.look()
+		s.each(func(m *member) { m.signal(unix.SIGKILL) })
+		s.of.reap(s.members)
+		left := s.left()
+		if len(left) == 0 {
+			return nil
+		}
+		if time.Now().After(until) {
+			return s.survivors(left)
+		}
+		s.of.pause(5 * time.Millisecond)
+	}
+}
+
+// left returns those of our children that are to end.
+func (s *sweep) left() []int {
+	s.of.Lock()
+	defer s.of.Unlock()
+	return s.of.roots(s.members)
+}
+
+// survivors names what is still there: roots, at least.
+func (s *sweep) survivors(roots []int) (left []Survivor) {
 	for pid, m := range s.members {
 		if p, ok := readProcess(pid); ok && !p.dead() && m.alive() {
 			left = append(left, survivor(pid, m.refused))
 		}
 	}
-	if len(left) == 0 {
-		left = append(left, survivor(s.run.pid, nil))
+	for _, pid := range roots {
+		if len(left) == 0 || s.members[pid] == nil {
+			left = append(left, survivor(pid, nil))
+		}
 	}
 	return left
 }

@@ -98,7 +98,7 @@ func (in *instance) stopLost(ctx context.Context, grace time.Duration) error {
 	if !in.tenure.left {
 		return nil
 	}
-	return survivors(keeper.End(ctx, []keeper.Mark{in.child.Mark()}, grace))
+	return survivors(in.tenure.clear(ctx, grace))
 }
 
 func (in *instance) Remove(context.Context) error {

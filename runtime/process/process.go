@@ -118,20 +118,28 @@ func (t *tenure) sweep() {
 	defer close(t.swept)
 	<-t.keeper.Lost()
 	t.at = time.Now()
-	ctx := context.Background()
+	t.mu.Lock()
+	grace := t.grace
+	t.mu.Unlock()
+	t.left = t.clear(context.Background(), grace) != nil
+}
+
+// clear ends what the keeper has left: below this process, and by its marks
+// what somebody else has adopted.
+func (t *tenure) clear(ctx context.Context, grace time.Duration) error {
+	below := t.keeper.Clear(ctx, grace)
 	found, err := keeper.Find(ctx, t.keeper.Owner())
 	if err != nil {
-		t.left = true
-		return
+		return errors.Join(below, err)
 	}
 	marks := make([]keeper.Mark, len(found))
 	for i, f := range found {
 		marks[i] = f.Mark
 	}
-	t.mu.Lock()
-	grace := t.grace
-	t.mu.Unlock()
-	t.left = keeper.End(ctx, marks, grace) != nil
+	if err := keeper.End(ctx, marks, grace); err != nil {
+		return err // it names what below does, if that is still there
+	}
+	return below
 }
 
 // Kind is Process.

@@ -183,8 +183,8 @@ func TestListening(t *testing.T) {
 	}
 }
 
+// Not beside the others: it clears this process of what keepers have left.
 func TestKeeperKilled(t *testing.T) {
-	t.Parallel()
 	owner := ownerOf(t)
 	r := open(t, owner)
 	var all []runtime.Instance
