@@ -60,7 +60,12 @@ func BenchmarkBareStart200(b *testing.B) {
 }
 
 func BenchmarkStart200(b *testing.B) {
-	k, err := Start(b.Context(), Options{Dir: b.TempDir(), Owner: "bench", Log: os.Stderr})
+	b.Run("groups", func(b *testing.B) { benchmarkStart(b, false) })
+	b.Run("no-groups", func(b *testing.B) { benchmarkStart(b, true) })
+}
+
+func benchmarkStart(b *testing.B, noGroups bool) {
+	k, err := Start(b.Context(), Options{Dir: b.TempDir(), Owner: "bench", Log: os.Stderr, NoGroups: noGroups})
 	if err != nil {
 		b.Fatal(err)
 	}

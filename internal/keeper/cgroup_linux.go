@@ -2,10 +2,15 @@ package keeper
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // group is where a control group is in the file system.
@@ -73,4 +78,179 @@ func membership(controller string, memberships []byte) (path string, ok bool) {
 // unescape undoes what the kernel does to spaces in mountinfo.
 func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// groups is the control group of a keeper, in which each of its runs has one
+// of its own.
+type groups struct {
+	dir   string
+	fd    int
+	inode uint64
+}
+
+// makeGroups makes the keeper's group below its own one. It returns nil where
+// that cannot be had: then there are the other layers.
+func makeGroups(owner, name string) *groups {
+	own, ok := groupOf("")
+	if !ok {
+		return nil
+	}
+	dir := filepath.Join(own.dir, fmt.Sprintf("locald-%06x-%s", instanceOf(owner), name))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil
+	}
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		_ = unix.Close(fd)
+		return nil
+	}
+	g := &groups{dir: dir, fd: fd, inode: st.Ino}
+	if most := roomBelow(unix.RLIM_INFINITY, taskLimits()); most > 0 {
+		// It is there where the controller was handed down.
+		_ = writeExisting(filepath.Join(dir, "pids.max"), strconv.FormatUint(most, 10))
+	}
+	return g
+}
+
+func (g *groups) close() {
+	if g == nil {
+		return
+	}
+	_ = unix.Close(g.fd)
+	removeGroup(g.dir)
+}
+
+func groupName(number uint64) string { return strconv.FormatUint(number, 16) }
+
+// make makes the group of a run and returns a descriptor of it.
+func (g *groups) make(number uint64) (r *runGroup, fd int, err error) {
+	name := groupName(number)
+	if err := unix.Mkdirat(g.fd, name, 0o755); err != nil {
+		return nil, -1, err
+	}
+	fd, err = unix.Openat(g.fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		_ = unix.Unlinkat(g.fd, name, unix.AT_REMOVEDIR)
+		return nil, -1, err
+	}
+	return &runGroup{dir: filepath.Join(g.dir, name)}, fd, nil
+}
+
+// runGroup is the control group of one run. A nil one is that of a run without:
+// it holds nothing.
+type runGroup struct{ dir string }
+
+// kill ends everything in the group at once, in which nothing can fork.
+func (g *runGroup) kill() {
+	if g == nil {
+		return
+	}
+	if writeExisting(filepath.Join(g.dir, "cgroup.kill"), "1") == nil {
+		return
+	}
+	// Before Linux 5.14: what is frozen cannot fork, and can be killed one by one.
+	_ = writeExisting(filepath.Join(g.dir, "cgroup.freeze"), "1")
+}
+
+// remove reports whether the group is gone. The kernel removes it only when no
+// process is in it.
+func (g *runGroup) remove() bool { return g == nil || removeGroup(g.dir) }
+
+func (g *runGroup) pids() []int {
+	if g == nil {
+		return nil
+	}
+	return groupProcesses(g.dir)
+}
+
+func (g *runGroup) populated() bool { return g != nil && populated(g.dir) }
+
+// removeGroup removes a group and what a service made below it.
+func removeGroup(dir string) bool {
+	for {
+		err := unix.Rmdir(dir)
+		if err == nil || errors.Is(err, unix.ENOENT) {
+			return true
+		}
+		removed := false
+		for _, below := range groupsBelow(dir) {
+			removed = removeGroup(below) || removed
+		}
+		if !removed {
+			return false
+		}
+	}
+}
+
+func groupsBelow(dir string) (below []string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			below = append(below, filepath.Join(dir, entry.Name()))
+		}
+	}
+	return below
+}
+
+// populated reports whether processes are in a group or below it.
+func populated(dir string) bool {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+	return err == nil && bytes.Contains(b, []byte("populated 1"))
+}
+
+// groupProcesses returns the processes in a group and below it.
+func groupProcesses(dir string) (pids []int) {
+	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	for field := range bytes.FieldsSeq(b) {
+		if pid, err := strconv.Atoi(string(field)); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	for _, below := range groupsBelow(dir) {
+		pids = append(pids, groupProcesses(below)...)
+	}
+	return pids
+}
+
+// writeExisting writes into a file of the kernel's, which it must not make.
+func writeExisting(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// here reports whether the group that was recorded in this boot is there. The
+// inodes of groups are not given out again.
+func (g *groupRecord) here() bool {
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	return unix.Statfs(g.Dir, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC &&
+		unix.Lstat(g.Dir, &st) == nil && st.Ino == g.Inode
+}
+
+// gone reports whether the group is not there, and removes it if it is empty.
+func (g *groupRecord) gone() bool { return !g.here() || removeGroup(g.Dir) }
+
+// runs returns the groups of the runs, by number.
+func (g *groupRecord) runs() map[uint64]*runGroup {
+	runs := map[uint64]*runGroup{}
+	if !g.here() {
+		return runs
+	}
+	for _, dir := range groupsBelow(g.Dir) {
+		if number, err := strconv.ParseUint(filepath.Base(dir), 16, 64); err == nil {
+			runs[number] = &runGroup{dir: dir}
+		}
+	}
+	return runs
 }

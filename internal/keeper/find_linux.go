@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -18,11 +19,12 @@ type Found struct {
 	PIDs []int
 }
 
-// Find returns the runs of owner of which processes are there, by their marks
-// alone: whoever started them, and whatever became of their parents. Processes
-// that have ended and are not reaped do not count, nor do this process and its
-// keepers.
-func Find(ctx context.Context, owner string) ([]Found, error) {
+// Find returns the runs of owner of which processes are there, by their marks:
+// whoever started them, and whatever became of their parents; and by what the
+// keepers of the state directory dir have on record, if it is not empty.
+// Processes that have ended and are not reaped do not count, nor do this
+// process and its keepers.
+func Find(ctx context.Context, dir, owner string) ([]Found, error) {
 	if err := checkOwner(owner); err != nil {
 		return nil, err
 	}
@@ -50,7 +52,33 @@ func Find(ctx context.Context, owner string) ([]Found, error) {
 	if err != nil {
 		return nil, fmt.Errorf("marked processes: %w", err)
 	}
-	return merge(all), nil
+	return merge(append(all, recorded(dir, owner)...)), nil
+}
+
+// recorded returns what is there of what keepers have on record.
+func recorded(dir, owner string) (all []Found) {
+	for _, r := range records(dir, owner) {
+		for _, run := range r.Runs {
+			f := Found{Mark: r.mark(run)}
+			for _, id := range run.Processes {
+				if id.there(owner) {
+					f.PIDs = append(f.PIDs, id.PID)
+				}
+			}
+			if len(f.PIDs) > 0 {
+				all = append(all, f)
+			}
+		}
+		if r.Group == nil {
+			continue
+		}
+		for number, g := range r.Group.runs() {
+			if g.populated() {
+				all = append(all, Found{Mark: Mark{Owner: owner, Number: number}, PIDs: g.pids()})
+			}
+		}
+	}
+	return all
 }
 
 func (m Mark) join(other Mark) Mark {
@@ -72,7 +100,11 @@ func merge(all []Found) (merged []Found) {
 			continue
 		}
 		merged[i].Mark = merged[i].Mark.join(f.Mark)
-		merged[i].PIDs = append(merged[i].PIDs, f.PIDs...)
+		for _, pid := range f.PIDs {
+			if !slices.Contains(merged[i].PIDs, pid) {
+				merged[i].PIDs = append(merged[i].PIDs, pid)
+			}
+		}
 	}
 	return merged
 }
@@ -113,13 +145,15 @@ const (
 // End ends the processes of the runs: it asks with SIGTERM, forces after grace,
 // and returns nil once none is found any more. It is for processes that are not
 // below a living keeper. A *SurvivorsError names what could not be ended. Each
-// process is identified by its mark while it is pinned, immediately before each
-// signal. It returns within grace and five seconds, or when ctx ends.
-func End(ctx context.Context, runs []Mark, grace time.Duration) error {
+// process is identified while it is pinned: by its mark, by what a keeper of
+// the state directory dir has on record of it, by its control group or as the
+// child of one that was. It returns within grace and five seconds, or when ctx
+// ends.
+func End(ctx context.Context, dir string, runs []Mark, grace time.Duration) error {
 	if len(runs) == 0 {
 		return nil
 	}
-	e := &ending{runs: runs, members: map[int]*member{}}
+	e := newEnding(dir, runs)
 	defer e.close()
 	e.pass()
 	if len(e.members) == 0 && !e.vanished {
@@ -131,6 +165,9 @@ func End(ctx context.Context, runs []Mark, grace time.Duration) error {
 		return err
 	}
 	deadline := time.Now().Add(hardLimit)
+	for _, g := range e.groups {
+		g.kill()
+	}
 	e.freeze(ctx, time.Second)
 	e.quiet = time.Now()
 	for time.Since(e.quiet) < e.window() {
@@ -146,14 +183,20 @@ func End(ctx context.Context, runs []Mark, grace time.Duration) error {
 			e.quiet = time.Now()
 			_ = e.await(ctx, 5*time.Millisecond)
 		}
+		for _, g := range e.groups {
+			if !g.remove() {
+				g.kill()
+				e.quiet = time.Now()
+			}
+		}
 	}
 	return nil
 }
 
-// Gone waits until no process carries the mark.
-func Gone(ctx context.Context, mark Mark) error {
+// Gone waits until no process of the run is found, as Find does.
+func Gone(ctx context.Context, dir string, mark Mark) error {
 	for {
-		e := &ending{runs: []Mark{mark}, members: map[int]*member{}}
+		e := newEnding(dir, []Mark{mark})
 		e.pass()
 		if len(e.members) == 0 {
 			return ctx.Err()
@@ -168,12 +211,37 @@ func Gone(ctx context.Context, mark Mark) error {
 
 // ending is one sweep for marked processes.
 type ending struct {
+	owner    string
 	runs     []Mark
+	known    []identity  // what is on record of the runs
+	groups   []*runGroup // of the runs
 	members  map[int]*member
 	vanished bool      // the last pass met a process that was gone before it could be read
 	blind    time.Time // when one last did
 	quiet    time.Time // when there was last a finding
 }
+
+func newEnding(dir string, runs []Mark) *ending {
+	e := &ending{owner: runs[0].Owner, runs: runs, members: map[int]*member{}}
+	for _, r := range records(dir, e.owner) {
+		for _, run := range r.Runs {
+			if e.wants(r.mark(run)) {
+				e.known = append(e.known, run.Processes...)
+			}
+		}
+		if r.Group == nil {
+			continue
+		}
+		for number, g := range r.Group.runs() {
+			if e.wants(Mark{Owner: e.owner, Number: number}) {
+				e.groups = append(e.groups, g)
+			}
+		}
+	}
+	return e
+}
+
+func (e *ending) wants(m Mark) bool { return slices.ContainsFunc(e.runs, m.Same) }
 
 func (e *ending) window() time.Duration {
 	if time.Since(e.blind) < quietWindow {
@@ -207,6 +275,7 @@ func (e *ending) pass() {
 			e.vanished = true
 		}
 	})
+	e.passKnown()
 	if !e.vanished {
 		return
 	}
@@ -217,6 +286,51 @@ func (e *ending) pass() {
 			e.try(pid)
 		}
 	}
+}
+
+// passKnown pins what is known otherwise than by its mark: once what is on
+// record, each time what is in the groups, and what is below those pinned.
+func (e *ending) passKnown() {
+	for _, id := range e.known {
+		e.claim(id.PID, func(m *member) bool { return id.is(m, e.owner) })
+	}
+	for _, g := range e.groups {
+		for _, pid := range g.pids() {
+			e.claim(pid, func(*member) bool { return slices.Contains(g.pids(), pid) })
+		}
+	}
+	parents := slices.Collect(maps.Keys(e.members))
+	for len(parents) > 0 {
+		parent := parents[0]
+		parents = parents[1:]
+		children, _ := childrenOf(parent)
+		for _, pid := range children {
+			fresh := e.claim(pid, func(*member) bool {
+				p, ok := readProcess(pid)
+				return ok && p.parent == parent && e.members[parent].alive()
+			})
+			if fresh {
+				parents = append(parents, pid)
+			}
+		}
+	}
+}
+
+// claim pins a process of which is says while it is pinned that it is ours.
+func (e *ending) claim(pid int, is func(*member) bool) (fresh bool) {
+	if e.members[pid] != nil || pid == os.Getpid() {
+		return false
+	}
+	m := pin(pid)
+	p, ok := readProcess(pid)
+	if !ok || p.dead() || !is(m) || !m.alive() {
+		m.close()
+		return false
+	}
+	m.known = true
+	e.members[pid] = m
+	e.quiet = time.Now()
+	return true
 }
 
 // try pins a process if it carries one of the marks. The mark is read while the
@@ -243,7 +357,7 @@ func (e *ending) try(pid int) bool {
 // each signals the members that still carry a mark.
 func (e *ending) each(sig unix.Signal) {
 	for pid, m := range e.members {
-		if e.belongs(pid) {
+		if m.known || e.belongs(pid) {
 			m.signal(sig)
 		}
 	}
@@ -289,7 +403,7 @@ func (e *ending) freeze(ctx context.Context, limit time.Duration) {
 		e.pass()
 		for pid, m := range e.members {
 			p, ok := readProcess(pid)
-			if ok && !p.dead() && !p.stopped() && p.state != 'D' && e.belongs(pid) && m.signal(unix.SIGSTOP) {
+			if ok && !p.dead() && !p.stopped() && p.state != 'D' && (m.known || e.belongs(pid)) && m.signal(unix.SIGSTOP) {
 				quiet = -1
 			}
 		}

@@ -26,8 +26,10 @@ type request struct {
 }
 
 type openRequest struct {
-	Owner string    `json:"owner"`
-	Logs  Retention `json:"logs"`
+	Owner    string    `json:"owner"`
+	Dir      []byte    `json:"dir"`
+	Logs     Retention `json:"logs"`
+	NoGroups bool      `json:"no_groups,omitempty"`
 }
 
 type runRequest struct {

@@ -84,6 +84,10 @@ type host struct {
 	nested string // the mark that the keeper itself inherited
 	room   uint64 // the RLIMIT_NPROC of services; 0 leaves it
 	writes chan func()
+	quit   chan struct{}  // closed when nothing is left to keep
+	aside  sync.WaitGroup // what goes on until then
+	groups *groups        // nil where there are none
+	ledger *ledger        // nil where it cannot be kept
 
 	// forking makes forks serial, so that each run has a number of its own.
 	forking sync.Mutex
@@ -121,7 +125,7 @@ func serve(w *wire, log *slog.Logger) error {
 		return err
 	}
 	h := &host{
-		wire: w, log: log, null: null, nested: os.Getenv(Variable), room: processRoom(), writes: make(chan func(), 4096),
+		wire: w, log: log, null: null, nested: os.Getenv(Variable), room: processRoom(), writes: make(chan func(), 4096), quit: quit,
 		runs: map[uint64]*run{}, mains: map[int]*run{}, early: map[int]reaped{}, turns: make(chan struct{}),
 	}
 	var reaping sync.WaitGroup
@@ -150,10 +154,13 @@ func serve(w *wire, log *slog.Logger) error {
 	}()
 	err = h.listen()
 	h.stopAll()
-	h.sweepRest()
+	left := h.sweepRest()
 	close(quit)
 	reaping.Wait()
 	<-written
+	h.aside.Wait()
+	h.groups.close()
+	err = errors.Join(err, h.ledger.close(left))
 	if h.stores != nil {
 		err = errors.Join(err, h.stores.close())
 	}
@@ -280,6 +287,19 @@ func (h *host) open(o *openRequest) {
 		_, _ = rand.Read(drawn[:])
 		h.numbers = newNumbers(o.Owner, limit, drawn[0], setLockLimit)
 	}
+	// No two keepers of one boot have the same name.
+	name := fmt.Sprintf("%d-%d", os.Getpid(), ticks())
+	if !o.NoGroups {
+		h.groups = makeGroups(o.Owner, name)
+	}
+	// Before the first run: its group must be found whatever happens.
+	l := h.openLedger(string(o.Dir), name)
+	h.mu.Lock()
+	h.ledger = l
+	h.mu.Unlock()
+	if l != nil {
+		h.aside.Go(func() { l.keep(h.quit) })
+	}
 }
 
 func (h *host) say(a answer) {
@@ -366,7 +386,7 @@ func (h *host) fork(r *run, path string, argv []string, dir string, env []string
 	h.mu.Lock()
 	h.forks++
 	h.mu.Unlock()
-	pid, err := forkExec(path, argv, attr)
+	pid, err := h.forkGrouped(r, path, argv, attr)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.forks--
@@ -375,12 +395,42 @@ func (h *host) fork(r *run, path string, argv []string, dir string, env []string
 		h.runs[r.id] = r
 		h.mains[pid] = r
 		leaveRoom(pid, h.room)
+		h.ledger.stir(r)
 		if e, ok := h.early[pid]; ok {
 			h.ended(r, e)
 		}
 	}
 	clear(h.early) // forks are serial, so this was the only one under way
 	return err
+}
+
+// forkGrouped forks into a control group of the run's own where there can be
+// one.
+func (h *host) forkGrouped(r *run, path string, argv []string, attr *unixProcAttr) (int, error) {
+	if h.groups == nil || r.mark.Number == 0 {
+		return forkExec(path, argv, attr)
+	}
+	g, fd, err := h.groups.make(r.mark.Number)
+	if err != nil {
+		return forkExec(path, argv, attr)
+	}
+	defer unix.Close(fd)
+	attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fd
+	pid, err := forkExec(path, argv, attr)
+	if err == nil {
+		r.group = g
+		return pid, nil
+	}
+	g.remove()
+	// The program may be at fault, or the group: that shows without it.
+	attr.Sys.UseCgroupFD = false
+	pid, again := forkExec(path, argv, attr)
+	if again == nil {
+		h.log.Warn("control groups are not used", "cause", err)
+		h.groups.close()
+		h.groups = nil
+	}
+	return pid, again
 }
 
 // reap takes in whatever has ended, and wakes those who wait for an end.
@@ -417,6 +467,7 @@ func (h *host) reapLocked() {
 		}
 	}
 	if some {
+		h.ledger.stir(nil)
 		close(h.turns)
 		h.turns = make(chan struct{})
 	}
@@ -464,8 +515,8 @@ func (h *host) stopAll() {
 }
 
 // sweepRest ends what no run claimed, until the kernel says that we have no
-// child any more.
-func (h *host) sweepRest() {
+// child any more, and reports whether something is left.
+func (h *host) sweepRest() (left bool) {
 	until := time.Now().Add(linger)
 	for time.Now().Before(until) {
 		h.reap()
@@ -476,10 +527,11 @@ func (h *host) sweepRest() {
 		}
 		h.mu.Unlock()
 		if len(children) == 0 {
-			return
+			return false
 		}
 		h.pause(5 * time.Millisecond)
 	}
+	return true
 }
 
 func (h *host) stopChild(s *stopRequest) []Survivor {

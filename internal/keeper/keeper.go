@@ -26,6 +26,11 @@ type Options struct {
 	NoGroups bool
 }
 
+// Groups is the environment variable that, when it is "off" where Start is
+// called, makes keepers use no control groups. It is for trying the layers
+// below.
+const Groups = "LOCALD_CGROUPS"
+
 // Retention says how much the log stores keep. Stores that share a parent
 // directory, the services of a project, share Bytes and Age. Zero is no limit,
 // and for SegmentBytes what internal/logs takes.
@@ -64,6 +69,7 @@ type Exit struct {
 	At     time.Time `json:"at"`
 	Forced bool      `json:"forced,omitempty"` // by the keeper, because it had not ended within its grace
 	Left   int       `json:"left,omitempty"`   // processes that were there when the main one had ended by itself
+	Memory string    `json:"memory,omitempty"` // "yes" or "probably" when the kernel killed it to have memory
 }
 
 // Survivor is a process that could not be ended, and why.
@@ -134,7 +140,7 @@ func Start(ctx context.Context, o Options) (*Keeper, error) {
 	left.begin(pid)
 	go left.reapWhile(k.lost)
 	go k.listen(ended)
-	if err := k.wire.send(request{Open: &openRequest{Owner: o.Owner, Logs: o.Logs}}); err != nil {
+	if err := k.wire.send(request{Open: &openRequest{Owner: o.Owner, Dir: []byte(o.Dir), Logs: o.Logs, NoGroups: o.NoGroups || os.Getenv(Groups) == "off"}}); err != nil {
 		return nil, fmt.Errorf("keeper: %w", errors.Join(err, conn.Close()))
 	}
 	return k, nil

@@ -539,7 +539,7 @@ func daemon(args []string) int {
 	dir, owner, program, kind := args[0], args[1], args[2], args[3]
 	witness := os.NewFile(3, "witness")
 	unix.CloseOnExec(3)
-	options := Options{Dir: dir, Owner: owner, Log: os.Stderr, NoGroups: true}
+	options := Options{Dir: dir, Owner: owner, Log: os.Stderr}
 	k, err := Start(context.Background(), options)
 	if err == nil {
 		_, err = k.Run(context.Background(), Run{ID: "p/web#1", Number: 1, Argv: []string{program, kind}, Dir: "/", Env: env, Stdout: witness, Stderr: witness, Grace: 300 * time.Millisecond})
@@ -550,8 +550,11 @@ func daemon(args []string) int {
 	}
 	witness.Close()
 	fmt.Println("keeper", k.PID())
-	own := exec.Command("sleep", "60") // a child that is no orphan
-	if err := own.Start(); err != nil {
+	own := exec.Command("cat") // a child that is no orphan, and ends with us
+	if _, err = own.StdinPipe(); err == nil {
+		err = own.Start()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -606,8 +609,14 @@ func (c *crashing) hear(t *testing.T, word string) (n int) {
 }
 
 // crash starts a daemon with a hostile service, as an ordinary user where that
-// is possible.
+// is possible, without control groups.
 func crash(t *testing.T, kind string) *crashing {
+	t.Helper()
+	return crashIn(t, kind, "")
+}
+
+// crashIn is crash in a control group that was delegated to the user.
+func crashIn(t *testing.T, kind, group string) *crashing {
 	t.Helper()
 	c := &crashing{witness: newWitness(t), owner: uniqueOwner(t)}
 	var self, program string
@@ -618,6 +627,12 @@ func crash(t *testing.T, kind string) *crashing {
 		command = append([]string{setpriv, fmt.Sprintf("--reuid=%d", user), fmt.Sprintf("--regid=%d", user), "--clear-groups", self}, command[1:]...)
 	}
 	cmd := exec.Command(command[0], command[1:]...)
+	if group != "" {
+		delegate(t, group, user)
+		cmd = exec.Command("sh", append([]string{"-c", `echo $$ > "$0"/cgroup.procs; exec "$@"`, group}, command...)...)
+	} else {
+		cmd.Env = append(os.Environ(), Groups+"=off")
+	}
 	cmd.ExtraFiles = []*os.File{c.write}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -707,7 +722,7 @@ func TestHostileBothKilled(t *testing.T) {
 			if err := Wait(bounded(t), c.dir); err != nil {
 				t.Fatal(err)
 			}
-			found, err := Find(t.Context(), c.owner)
+			found, err := Find(t.Context(), c.dir, c.owner)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -716,12 +731,12 @@ func TestHostileBothKilled(t *testing.T) {
 				marks = append(marks, f.Mark)
 			}
 			began := time.Now()
-			if err := End(bounded(t), marks, 100*time.Millisecond); err != nil {
+			if err := End(bounded(t), c.dir, marks, 100*time.Millisecond); err != nil {
 				t.Fatal(err)
 			}
 			t.Logf("swept %d runs in %v", len(found), time.Since(began).Round(time.Millisecond))
 			c.gone(t)
-			if found, err := Find(t.Context(), c.owner); err != nil || len(found) != 0 {
+			if found, err := Find(t.Context(), c.dir, c.owner); err != nil || len(found) != 0 {
 				t.Errorf("Find = %v, %v; want nothing", found, err)
 			}
 			if err := canary.Process.Signal(syscall.SIGTERM); err != nil {
@@ -741,7 +756,7 @@ func TestFind(t *testing.T) {
 	a := start(t, k, Run{ID: "p/a#1", Argv: []string{"sleep", "60"}, Dir: "/", Env: env})
 	b := start(t, k, Run{ID: "p/b#4", Argv: []string{"sleep", "60"}, Dir: "/", Env: env})
 	await(t, start(t, k, shell(t, "exit 0"))) // whose number the keeper does not carry on
-	found, err := Find(t.Context(), k.Owner())
+	found, err := Find(t.Context(), "", k.Owner())
 	if err != nil || len(found) != 2 {
 		t.Fatalf("Find = %+v, %v; want two runs", found, err)
 	}
@@ -754,7 +769,7 @@ func TestFind(t *testing.T) {
 			t.Errorf("found %+v; want %+v of process %d", f, c.Mark(), c.PID())
 		}
 	}
-	if found, err := Find(t.Context(), k.Owner()+"x"); err != nil || len(found) != 0 {
+	if found, err := Find(t.Context(), "", k.Owner()+"x"); err != nil || len(found) != 0 {
 		t.Errorf("Find of another owner = %v, %v", found, err)
 	}
 	for _, c := range []*Child{a, b} {
@@ -776,7 +791,7 @@ func TestNested(t *testing.T) {
 	})
 	w.saw(t) // the daemon's word or the service's
 	w.saw(t)
-	inner, err := Find(t.Context(), "inner-"+k.Owner())
+	inner, err := Find(t.Context(), "", "inner-"+k.Owner())
 	if err != nil || len(inner) != 1 {
 		t.Fatalf("Find = %+v, %v; want the inner run", inner, err)
 	}
@@ -803,7 +818,7 @@ func TestKeeperKilled(t *testing.T) {
 	if _, err := k.Run(bounded(t), shell(t, "exit 0")); !errors.Is(err, ErrLost) {
 		t.Errorf("Run = %v; want ErrLost", err)
 	}
-	if err := End(bounded(t), []Mark{c.Mark()}, time.Second); err != nil {
+	if err := End(bounded(t), "", []Mark{c.Mark()}, time.Second); err != nil {
 		t.Fatal(err)
 	}
 	w.gone(t)

@@ -10,7 +10,7 @@ import (
 
 // Layers says which of them this machine gives.
 func Layers() []Layer {
-	return []Layer{subreaping(), marking(), handles()}
+	return []Layer{subreaping(), marking(), handles(), recording(), grouping(), reserving()}
 }
 
 func subreaping() Layer {
@@ -44,5 +44,42 @@ func handles() Layer {
 	}
 	_ = unix.Close(fd)
 	l.Here = true
+	return l
+}
+
+func recording() Layer {
+	l := Layer{Name: "ledger", Detail: "processes that remove their marks are found after a crash of daemon and keeper, if they were there for a moment before"}
+	self := pin(os.Getpid())
+	defer self.close()
+	if inodeOf(self.pidfd) == 0 {
+		l.Detail = "not available (pidfds have no inode before Linux 6.9): after a crash of daemon and keeper, processes that removed their marks are not found"
+		return l
+	}
+	l.Here = true
+	return l
+}
+
+func grouping() Layer {
+	l := Layer{Name: "control groups", Detail: "a service is ended at once with all that it forked, and found after any crash"}
+	if os.Getenv(Groups) == "off" {
+		l.Detail = "not used: " + Groups + " is off; the layers above hold services without them"
+		return l
+	}
+	g := makeGroups("doctor", fmt.Sprintf("%d-%d", os.Getpid(), ticks()))
+	if g == nil {
+		l.Detail = "not available (no control group of version 2 is delegated to this user): the layers above hold services without them"
+		return l
+	}
+	g.close()
+	l.Here = true
+	return l
+}
+
+func reserving() Layer {
+	l := Layer{Name: "process limit", Detail: "not lowered for services: a fork bomb may take every process that there can be"}
+	if room := processRoom(); room > 0 {
+		l.Here = true
+		l.Detail = fmt.Sprintf("services may have %d processes, %d less than locald", room, spare)
+	}
 	return l
 }

@@ -38,10 +38,10 @@ type Found struct {
 }
 
 // Find finds nothing, as nothing can have been started.
-func Find(context.Context, string) ([]Found, error) { return nil, nil }
+func Find(context.Context, string, string) ([]Found, error) { return nil, nil }
 
 // End has nothing to end.
-func End(ctx context.Context, runs []Mark, _ time.Duration) error {
+func End(ctx context.Context, _ string, runs []Mark, _ time.Duration) error {
 	if len(runs) > 0 {
 		return errSystem
 	}
@@ -49,7 +49,7 @@ func End(ctx context.Context, runs []Mark, _ time.Duration) error {
 }
 
 // Gone returns at once, as nothing can have been started.
-func Gone(ctx context.Context, _ Mark) error { return ctx.Err() }
+func Gone(ctx context.Context, _ string, _ Mark) error { return ctx.Err() }
 
 // Holds reports false: no process is marked.
 func (m Mark) Holds(int) bool { return false }

@@ -24,6 +24,7 @@ type run struct {
 	log     string
 	number  int
 	streams []*stream
+	group   *runGroup // nil where there is none
 
 	reaped   bool // the main process has ended
 	clean    bool // and we had no child after that which could be the run's
@@ -109,6 +110,7 @@ func (h *host) end(r *run) {
 	delete(h.runs, r.id)
 	v := r.verdict
 	h.mu.Unlock()
+	h.ledger.stir(nil)
 	h.say(answer{ID: r.id, Gone: &r.exit})
 	close(v.done)
 }
@@ -180,7 +182,7 @@ func (h *host) report(r *run, left []Survivor) {
 func (h *host) gone(r *run) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.goneLocked(r)
+	return h.goneLocked(r) && r.group.remove()
 }
 
 func (h *host) goneLocked(r *run) bool {
@@ -292,9 +294,42 @@ func (h *host) force(r *run) []Survivor {
 	s := &sweep{of: kinOf{h, r}}
 	defer s.close()
 	h.strikeGroup(r, unix.SIGSTOP)
+	r.group.kill()
 	s.freeze(time.Second)
 	h.strikeGroup(r, unix.SIGKILL)
-	return s.kill(until)
+	if left := s.kill(until); len(left) > 0 {
+		return left
+	}
+	return h.empty(r, until)
+}
+
+// empty kills what is in the group of a run until nothing is, and returns what
+// is there at that time.
+func (h *host) empty(r *run, until time.Time) (left []Survivor) {
+	for !r.group.remove() {
+		pids := r.group.pids()
+		if time.Now().After(until) {
+			for _, pid := range pids {
+				left = append(left, survivor(pid, nil))
+			}
+			return left
+		}
+		r.group.kill()
+		for _, pid := range pids {
+			killIn(r.group, pid)
+		}
+		h.pause(5 * time.Millisecond)
+	}
+	return nil
+}
+
+// killIn kills a process that is in the group while it is pinned.
+func killIn(g *runGroup, pid int) {
+	m := pin(pid)
+	defer m.close()
+	if slices.Contains(g.pids(), pid) {
+		m.signal(unix.SIGKILL)
+	}
 }
 
 // kinOf are the processes of one run.

@@ -29,7 +29,8 @@ type sweep struct {
 // member is a pinned process of the run.
 type member struct {
 	pid, group int
-	pidfd      int // -1 where the kernel or our limits do not allow one
+	pidfd      int  // -1 where the kernel or our limits do not allow one
+	known      bool // to be the run's otherwise than by its mark
 	refused    error
 }
 

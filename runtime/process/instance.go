@@ -48,7 +48,7 @@ func (in *instance) waitLost(ctx context.Context) (runtime.Exit, error) {
 		return exitOf(in.child.Exit()), nil
 	}
 	if in.tenure.left {
-		if err := keeper.Gone(ctx, in.child.Mark()); err != nil {
+		if err := keeper.Gone(ctx, in.tenure.dir, in.child.Mark()); err != nil {
 			return runtime.Exit{}, err
 		}
 	}
@@ -163,6 +163,7 @@ func (in *instance) Exec(ctx context.Context, command []string) (runtime.Exit, [
 type leftover struct {
 	ref  runtime.Ref
 	mark keeper.Mark
+	dir  string // where keepers keep their records
 
 	mu   sync.Mutex
 	exit runtime.Exit // once it is known to have ended
@@ -173,7 +174,7 @@ func (l *leftover) Ref() runtime.Ref { return l.ref }
 func (l *leftover) Info() runtime.Info { return runtime.Info{Engine: "process"} }
 
 func (l *leftover) Wait(ctx context.Context) (runtime.Exit, error) {
-	if err := keeper.Gone(ctx, l.mark); err != nil {
+	if err := keeper.Gone(ctx, l.dir, l.mark); err != nil {
 		return runtime.Exit{}, err
 	}
 	l.mu.Lock()
@@ -185,7 +186,7 @@ func (l *leftover) Wait(ctx context.Context) (runtime.Exit, error) {
 }
 
 func (l *leftover) Stop(ctx context.Context, grace time.Duration) error {
-	return survivors(keeper.End(ctx, []keeper.Mark{l.mark}, grace))
+	return survivors(keeper.End(ctx, l.dir, []keeper.Mark{l.mark}, grace))
 }
 
 func (l *leftover) Remove(context.Context) error { return nil }

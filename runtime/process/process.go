@@ -28,6 +28,7 @@ type Runtime struct {
 // tenure is the time of one keeper.
 type tenure struct {
 	keeper *keeper.Keeper
+	dir    string
 
 	// swept is closed when the keeper has ended and what it left was ended too,
 	// or could not be, which left then tells.
@@ -108,7 +109,7 @@ func (r *Runtime) begin(ctx context.Context) (*tenure, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", runtime.ErrUnavailable, err)
 	}
-	r.tenure = &tenure{keeper: k, swept: make(chan struct{})}
+	r.tenure = &tenure{keeper: k, dir: r.options.Dir, swept: make(chan struct{})}
 	go r.tenure.sweep()
 	return r.tenure, nil
 }
@@ -128,7 +129,7 @@ func (t *tenure) sweep() {
 // what somebody else has adopted.
 func (t *tenure) clear(ctx context.Context, grace time.Duration) error {
 	below := t.keeper.Clear(ctx, grace)
-	found, err := keeper.Find(ctx, t.keeper.Owner())
+	found, err := keeper.Find(ctx, t.dir, t.keeper.Owner())
 	if err != nil {
 		return errors.Join(below, err)
 	}
@@ -136,7 +137,7 @@ func (t *tenure) clear(ctx context.Context, grace time.Duration) error {
 	for i, f := range found {
 		marks[i] = f.Mark
 	}
-	if err := keeper.End(ctx, marks, grace); err != nil {
+	if err := keeper.End(ctx, t.dir, marks, grace); err != nil {
 		return err // it names what below does, if that is still there
 	}
 	return below
@@ -213,7 +214,7 @@ func (t *tenure) allow(grace time.Duration) {
 // empty when only the number of a run was found, its processes having
 // overwritten their environment.
 func (r *Runtime) List(ctx context.Context, owner runtime.Owner) ([]runtime.Ref, error) {
-	found, err := keeper.Find(ctx, string(owner))
+	found, err := keeper.Find(ctx, r.options.Dir, string(owner))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", runtime.ErrUnavailable, err)
 	}
@@ -242,14 +243,14 @@ func (r *Runtime) Attach(ctx context.Context, ref runtime.Ref) (runtime.Instance
 	if err != nil {
 		return nil, err
 	}
-	found, err := keeper.Find(ctx, r.options.Owner)
+	found, err := keeper.Find(ctx, r.options.Dir, r.options.Owner)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", runtime.ErrUnavailable, err)
 	}
 	if !slices.ContainsFunc(found, func(f keeper.Found) bool { return f.Mark.Same(mark) }) {
 		return nil, runtime.ErrGone
 	}
-	return &leftover{ref: ref, mark: mark}, nil
+	return &leftover{ref: ref, mark: mark, dir: r.options.Dir}, nil
 }
 
 // refOf names a run for ever: numbers are drawn anew in each boot.
