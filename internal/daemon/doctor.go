@@ -20,7 +20,7 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 	report.Checks = append(report.Checks, engines(container.Discover(ctx, os.Getenv, "auto"))...)
 	report.Checks = append(report.Checks, natives(postgres.Installs(os.Getenv))...)
 	for _, l := range keeper.Layers() {
-		report.Checks = append(report.Checks, ipc.Check{Area: "containment", Name: l.Name, OK: l.Here, Detail: l.Detail})
+		report.Checks = append(report.Checks, ipc.Check{Area: "containment", Name: l.Name, OK: l.Here || !l.Needed, Detail: l.Detail})
 	}
 	report.Checks = append(report.Checks, d.leftovers(ctx)...)
 	report.Checks = append(report.Checks, d.ports()...)

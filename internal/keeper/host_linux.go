@@ -83,6 +83,7 @@ type host struct {
 	null   *os.File
 	nested string // the mark that the keeper itself inherited
 	room   uint64 // the RLIMIT_NPROC of services; 0 leaves it
+	scores scores
 	writes chan func()
 	quit   chan struct{}  // closed when nothing is left to keep
 	aside  sync.WaitGroup // what goes on until then
@@ -125,7 +126,7 @@ func serve(w *wire, log *slog.Logger) error {
 		return err
 	}
 	h := &host{
-		wire: w, log: log, null: null, nested: os.Getenv(Variable), room: processRoom(), writes: make(chan func(), 4096), quit: quit,
+		wire: w, log: log, null: null, nested: os.Getenv(Variable), room: processRoom(), scores: newScores(), writes: make(chan func(), 4096), quit: quit,
 		runs: map[uint64]*run{}, mains: map[int]*run{}, early: map[int]reaped{}, turns: make(chan struct{}),
 	}
 	var reaping sync.WaitGroup
@@ -326,7 +327,7 @@ func (h *host) start(id uint64, q *runRequest, given []int) (*run, *Error) {
 	}
 	r := &run{
 		id: id, mark: Mark{Owner: h.owner, Run: q.Run}, signal: unix.Signal(q.Signal), grace: q.Grace,
-		poke: make(chan struct{}, 1), verdict: newVerdict(), log: string(q.Log), number: q.Number,
+		poke: make(chan struct{}, 1), verdict: newVerdict(), log: string(q.Log), number: q.Number, oom: oomKills(),
 	}
 	fds := [3]uintptr{h.null.Fd(), h.null.Fd(), h.null.Fd()}
 	switch {
@@ -386,7 +387,9 @@ func (h *host) fork(r *run, path string, argv []string, dir string, env []string
 	h.mu.Lock()
 	h.forks++
 	h.mu.Unlock()
+	lent := h.scores.lend()
 	pid, err := h.forkGrouped(r, path, argv, attr)
+	lent()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.forks--
@@ -482,6 +485,9 @@ func (h *host) ended(r *run, e reaped) {
 	if e.status.Signaled() {
 		r.exit.Signal = unix.SignalName(e.status.Signal())
 		r.exit.Code = 128 + int(e.status.Signal())
+		if e.status.Signal() == unix.SIGKILL && !r.exit.Forced {
+			r.exit.Memory = memoryKill(r.group, r.oom)
+		}
 	} else {
 		r.exit.Code = e.status.ExitStatus()
 	}

@@ -4,5 +4,6 @@ package keeper
 type Layer struct {
 	Name   string
 	Here   bool   // this machine gives it
+	Needed bool   // without it a promise does not hold; the others are there in addition
 	Detail string // what it is for, or what is lost without it
 }

@@ -62,5 +62,5 @@ func (c *Child) PIDs() []int { return []int{c.pid} }
 
 // Layers says that there is none.
 func Layers() []Layer {
-	return []Layer{{Name: "none", Detail: errSystem.Error()}}
+	return []Layer{{Name: "none", Needed: true, Detail: errSystem.Error()}}
 }

@@ -88,3 +88,73 @@ func leaveRoom(pid int, room uint64) {
 		leaveRoom(child, room)
 	}
 }
+
+// expendable is how much sooner than locald the kernel ends a service for want
+// of memory, of a thousand.
+const expendable = 300
+
+// scores deals the oom_score_adj of services, which they inherit from this
+// process while it forks.
+type scores struct {
+	own, services string
+}
+
+func newScores() scores {
+	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	own, bad := strconv.Atoi(string(bytes.TrimSpace(b)))
+	if err != nil || bad != nil {
+		return scores{}
+	}
+	return scores{own: strconv.Itoa(own), services: strconv.Itoa(min(own+expendable, 1000))}
+}
+
+// lend gives this process the score of services until done is called.
+func (s scores) lend() (done func()) {
+	const score = "/proc/self/oom_score_adj"
+	if s.own == s.services || writeExisting(score, s.services) != nil {
+		return func() {}
+	}
+	// Back to what it was is allowed to everybody.
+	return func() { _ = writeExisting(score, s.own) }
+}
+
+// oomKills counts the processes that the kernel has ended for want of memory,
+// of the whole machine.
+func oomKills() uint64 {
+	b, err := os.ReadFile("/proc/vmstat")
+	if err != nil {
+		return 0
+	}
+	return counter(b, "oom_kill")
+}
+
+// counter reads one of the counters that stand each behind its name in a line
+// of its own.
+func counter(b []byte, name string) uint64 {
+	for line := range bytes.Lines(b) {
+		if value, ok := bytes.CutPrefix(line, []byte(name+" ")); ok {
+			n, _ := strconv.ParseUint(string(bytes.TrimSpace(value)), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// memoryKill says whether the kernel has ended a run's main process for want of
+// memory: "yes" when the run's group counts it, "probably" when the machine
+// has counted one since the run began, and nothing otherwise.
+func memoryKill(g *runGroup, before uint64) string {
+	if g != nil {
+		b, err := os.ReadFile(filepath.Join(g.dir, "memory.events"))
+		if err == nil {
+			if counter(b, "oom_kill") > 0 {
+				return "yes"
+			}
+			return ""
+		}
+	}
+	if oomKills() > before {
+		return "probably"
+	}
+	return ""
+}

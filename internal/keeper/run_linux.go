@@ -19,6 +19,7 @@ type run struct {
 	mark    Mark
 	pid     int
 	born    uint64 // ticks before the fork
+	oom     uint64 // how many the kernel had ended for want of memory before that
 	signal  unix.Signal
 	grace   time.Duration
 	log     string

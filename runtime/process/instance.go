@@ -60,6 +60,10 @@ func exitOf(e keeper.Exit) runtime.Exit {
 	switch {
 	case e.Forced:
 		exit.Reason = "it did not end when asked"
+	case e.Memory == "yes":
+		exit.Reason = "killed by the kernel for memory"
+	case e.Memory != "":
+		exit.Reason = "probably killed by the kernel for memory"
 	case e.Left == 1:
 		exit.Reason = "a process that it left behind was ended"
 	case e.Left > 1:

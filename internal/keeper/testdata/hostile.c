@@ -118,6 +118,7 @@ int main(int argc, char **argv) {
 		}
 	}
 	else if (!strcmp(kind, "storm")) { up(); storm(); }
+	else if (!strcmp(kind, "memory")) { volatile char *p = malloc(200 << 20); for (long i = 0; i < 200 << 20; i += 4096) p[i] = 1; return 0; }
 	else if (!strcmp(kind, "bomb")) { up(); bomb(); }
 	else if (!strcmp(kind, "hop50")) hop(20000);
 	else if (!strcmp(kind, "hop1000")) hop(1000);
