@@ -44,11 +44,11 @@ func smallDaemon(ctx context.Context, o ServeOptions) error {
 		fmt.Fprintln(os.Stderr, "panic: something is \x1b]0;owned\x07 wrong")
 		os.Exit(2)
 	}
-	unlock, err := state.Lock(o.Places)
+	held, err := state.Lock(o.Places)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer held.Release()
 	if starts, err := os.OpenFile(os.Getenv("CLI_TEST_STARTS"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
 		fmt.Fprintln(starts, os.Getpid())
 		starts.Close()

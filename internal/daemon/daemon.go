@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
@@ -41,6 +40,7 @@ type Daemon struct {
 	log     *zap.Logger
 	machine *project.Machine
 	process *process.Runtime
+	place   place
 
 	leave   context.CancelFunc // ends Serve once services are down
 	life    context.Context
@@ -68,42 +68,43 @@ func Serve(ctx context.Context, o Options) error {
 		rested:   map[string]chan struct{}{},
 		projects: map[string]*project.Project{}, containers: map[string]*container.Runtime{}, clearances: map[runtime.Runtime]*clearance{},
 	}
-	l, unlock, err := d.begin()
+	l, err := d.begin()
 	if errors.Is(err, state.ErrLocked) {
 		return err
 	}
 	if err != nil {
 		return fault(err)
 	}
-	defer unlock()
+	defer d.place.held.Release()
 	return d.serve(ctx, l)
 }
 
 // begin takes the places of the daemon: the lock first, then the socket.
-func (d *Daemon) begin() (l net.Listener, unlock func(), err error) {
+func (d *Daemon) begin() (l *net.UnixListener, err error) {
 	if err := d.options.Places.Make(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	unlock, err = state.Lock(d.options.Places)
-	if err != nil {
-		return nil, nil, err
+	if d.place.held, err = state.Lock(d.options.Places); err != nil {
+		return nil, err
 	}
-	owner, err := d.store.Owner()
-	if err == nil {
-		l, d.socket, err = listen(d.options.Places)
-	}
-	if err == nil {
-		err = d.store.SaveDaemon(state.Daemon{PID: os.Getpid(), Version: d.options.Version, Socket: d.socket, Log: d.options.Places.Log, StartedAt: d.began})
-	}
-	if err == nil {
-		err = os.WriteFile(d.options.Places.PIDFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600)
-	}
-	if err != nil {
-		if l != nil {
-			_ = l.Close()
+	defer func() {
+		if err != nil {
+			d.place.held.Release()
 		}
-		unlock()
-		return nil, nil, err
+	}()
+	owner, err := d.store.Owner()
+	if err != nil && owner == "" {
+		return nil, err
+	}
+	d.complain([]error{err})
+	if l, d.socket, err = listen(d.options.Places); err != nil {
+		return nil, err
+	}
+	d.place.owner = owner
+	d.listensOn(l)
+	if err := d.announce(); err != nil {
+		_ = l.Close()
+		return nil, err
 	}
 	d.process = process.New(keeper.Options{Dir: d.options.Places.Dir, Owner: string(owner), Log: os.Stderr, Logs: retention})
 	d.machine = &project.Machine{
@@ -112,8 +113,9 @@ func (d *Daemon) begin() (l net.Listener, unlock func(), err error) {
 		Installs: sync.OnceValue(func() []postgres.Install { return postgres.Installs(os.Getenv) }),
 		Log:      d.log,
 		Clear:    d.clear,
+		Intact:   d.intact,
 	}
-	return l, unlock, nil
+	return l, nil
 }
 
 // retention is how much of a project's logs is kept.
@@ -129,6 +131,7 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 	server := &ipc.Server{Methods: d.table(), Report: func(err error) { d.log.Error("ipc", zap.Error(err)) }}
 	answering := make(chan error, 1)
 	go func() { answering <- server.Serve(life, l) }()
+	d.keepPlace(life, server)
 	d.load()
 	d.tellReady()
 	d.log.Info("serving", zap.Int("pid", os.Getpid()), zap.String("socket", d.socket), zap.String("version", d.options.Version))
@@ -145,6 +148,7 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 	if failed := d.halt(life, func(ipc.Event) error { return nil }); len(failed) > 0 {
 		d.log.Error("not everything could be stopped", zap.Strings("services", failed))
 	}
+	d.rewrite()
 	end()
 	if err == nil {
 		err = <-answering // and no handler is left
@@ -245,7 +249,9 @@ func (d *Daemon) admit(dir string, p *project.Project) {
 
 func (d *Daemon) complain(problems []error) {
 	for _, err := range problems {
-		d.log.Error("state", zap.Error(err))
+		if err != nil {
+			d.log.Error("state", zap.Error(err))
+		}
 	}
 }
 

@@ -17,6 +17,7 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 		Area: "daemon", Name: "locald", OK: true,
 		Detail: fmt.Sprintf("version %s, process %d, socket %s, log %s, state in %s", d.options.Version, os.Getpid(), d.socket, d.options.Places.Log, d.options.Places.Dir),
 	}}}
+	report.Checks = append(report.Checks, d.files()...)
 	report.Checks = append(report.Checks, engines(container.Discover(ctx, os.Getenv, "auto"))...)
 	report.Checks = append(report.Checks, natives(postgres.Installs(os.Getenv))...)
 	for _, l := range keeper.Layers() {

@@ -20,7 +20,7 @@ import (
 
 // listen opens the socket of the daemon that holds the lock. A stale socket of
 // ours is replaced; nothing else is ever removed.
-func listen(p state.Places) (net.Listener, string, error) {
+func listen(p state.Places) (*net.UnixListener, string, error) {
 	path := p.Socket
 	if !p.Fixed {
 		if alive(path) { // the daemon of another state directory of this user
@@ -78,7 +78,7 @@ func alive(path string) bool {
 
 // bind listens at path with a socket that only this user can connect to from
 // its first moment.
-func bind(path string) (net.Listener, error) {
+func bind(path string) (*net.UnixListener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
@@ -99,5 +99,5 @@ func bind(path string) (net.Listener, error) {
 		_ = l.Close()
 		return nil, err
 	}
-	return l, nil
+	return l.(*net.UnixListener), nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/locald/locald/internal/logs"
 	"github.com/locald/locald/internal/project"
 	"github.com/locald/locald/ipc"
+	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/supervisor"
 )
 
@@ -28,6 +29,9 @@ func (d *Daemon) status(ctx context.Context, a ipc.StatusArgs) (ipc.Status, erro
 	p, err := d.open(a.Project)
 	if err != nil {
 		return ipc.Status{}, fault(err)
+	}
+	if lost := d.lost(p); lost != nil {
+		return ipc.Status{}, fault(lost)
 	}
 	names, err := p.Known(a.Services)
 	if err != nil {
@@ -40,6 +44,18 @@ func (d *Daemon) status(ctx context.Context, a ipc.StatusArgs) (ipc.Status, erro
 		names = nil
 	}
 	return *d.statusOf(p, names, a.Reveal), nil
+}
+
+// lost is what to tell of a project whose record was put aside, until an up
+// writes another: it must not look like one of which nothing is wanted.
+func (d *Daemon) lost(p *project.Project) error {
+	if !p.Record().UsedAt.IsZero() {
+		return nil
+	}
+	if damaged := d.store.Lost(p.ID()); damaged != nil {
+		return &runtime.Fault{Code: ipc.CodeStateDamaged, Hint: "locald up", Err: damaged}
+	}
+	return nil
 }
 
 // settle waits until a restore under way has brought a project's services to

@@ -226,18 +226,18 @@ func (p *Project) gone(d draft) []supervisor.Wish {
 
 // write puts a change on record before it is made.
 func (p *Project) write(record state.Project, conf *config.Project, ask Ask) error {
-	if err := p.machine.Store.SaveProject(record); err != nil {
-		return err
-	}
 	inherit := p.inherits()
 	if ask.Env != nil {
 		inherit = ask.Env
 	}
-	kept := state.Environment{Env: inherit}
-	for _, s := range conf.Sources {
-		kept.Sources = append(kept.Sources, state.Source{Path: s.Path, Content: s.Content})
+	if err := p.machine.Intact(); err != nil {
+		return err
 	}
-	if err := p.machine.Store.SaveEnvironment(p.id, kept); err != nil {
+	// First what changes nothing by itself: the wishes are what a restore obeys.
+	if err := p.saveEnvironment(conf, inherit); err != nil {
+		return err
+	}
+	if err := p.save(record); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -251,6 +251,39 @@ func (p *Project) write(record state.Project, conf *config.Project, ask Ask) err
 		p.pulling = ask.Pull
 	}
 	return nil
+}
+
+// save writes down what is wanted.
+func (p *Project) save(record state.Project) error {
+	if err := p.machine.Intact(); err != nil {
+		return err
+	}
+	return p.machine.Store.SaveProject(record)
+}
+
+// saveEnvironment keeps what a restore needs.
+func (p *Project) saveEnvironment(conf *config.Project, inherit []string) error {
+	kept := state.Environment{Env: inherit}
+	if conf != nil {
+		for _, s := range conf.Sources {
+			kept.Sources = append(kept.Sources, state.Source{Path: s.Path, Content: s.Content})
+		}
+	}
+	return p.machine.Store.SaveEnvironment(p.id, kept)
+}
+
+// Rewrite writes down again all that is remembered of a project, when the files
+// were removed.
+func (p *Project) Rewrite() error {
+	record := p.Record()
+	if record.UsedAt.IsZero() {
+		return nil // somebody looked, and nothing was ever wanted
+	}
+	p.records.all()
+	p.mu.RLock()
+	conf, inherit := p.config, p.env
+	p.mu.RUnlock()
+	return errors.Join(p.machine.Store.SaveProject(record), p.saveEnvironment(conf, inherit))
 }
 
 // wishes puts the services of a plan in place and says what is wished of them.

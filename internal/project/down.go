@@ -29,7 +29,7 @@ func (p *Project) Down(names []string, force bool) (sub *supervisor.Subscription
 			record.Wants[name] = false
 		}
 	}
-	if err := p.machine.Store.SaveProject(record); err != nil {
+	if err := p.save(record); err != nil {
 		return nil, nil, err
 	}
 	p.mu.Lock()

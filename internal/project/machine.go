@@ -46,6 +46,10 @@ type Machine struct {
 	// runtime; nothing is started there before. It tries again each time.
 	Clear func(ctx context.Context, rt runtime.Runtime) error
 
+	// Intact is nil while the state directory is whole: nothing is changed of
+	// what is wanted otherwise.
+	Intact func() error
+
 	ports sync.Mutex
 	pool  *ports.Pool
 	taken map[int]string // fixed and picked ports, by the key of who has them

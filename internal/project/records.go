@@ -80,6 +80,15 @@ func (r *records) write(name string) {
 	r.err = err
 }
 
+// all has every record written again.
+func (r *records) all() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name := range r.services {
+		r.dirty[name] = true
+	}
+}
+
 // get is what is remembered of one service.
 func (r *records) get(name string) state.Service {
 	r.mu.Lock()

@@ -1,8 +1,10 @@
 package state
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,11 +18,13 @@ import (
 	"github.com/locald/locald/runtime"
 )
 
+// InstanceFile is the name of the file with the identity of a state directory.
+const InstanceFile = "instance.json"
+
 const (
-	daemonFile   = "daemon.json"
-	instanceFile = "instance.json"
-	projectFile  = "project.json"
-	environFile  = "environment.json"
+	daemonFile  = "daemon.json"
+	projectFile = "project.json"
+	environFile = "environment.json"
 )
 
 // Daemon is what the daemon that runs, or ran last, has written of itself.
@@ -44,6 +48,13 @@ type Project struct {
 	UsedAt   time.Time       `json:"used_at"`
 	Engines  []string        `json:"engines,omitempty"` // that its services may have run in
 	Wants    map[string]bool `json:"wants"`             // up or down, for each service that was ever asked for
+}
+
+func (p *Project) valid() error {
+	if p.ID == "" || !filepath.IsAbs(p.Dir) {
+		return fmt.Errorf("project %q in %q is none", p.ID, p.Dir)
+	}
+	return nil
 }
 
 // Wanted counts the services that are wanted up.
@@ -83,6 +94,17 @@ type Service struct {
 	Runs   []Run          `json:"runs"`             // oldest first, the last keepRuns
 }
 
+func (s *Service) valid() error {
+	last := 0
+	for _, r := range s.Runs {
+		if r.Run <= last {
+			return fmt.Errorf("run %d comes after run %d", r.Run, last)
+		}
+		last = r.Run
+	}
+	return nil
+}
+
 // keepRuns is how many runs of each service are remembered.
 const keepRuns = 100
 
@@ -120,12 +142,14 @@ func (s Service) Done() bool {
 }
 
 // With is the service with a run added, or replaced when it has that number.
+// Runs stay in the order of their numbers, in whatever order they are told of.
 func (s Service) With(r Run) Service {
 	s.Runs = slices.Clone(s.Runs)
-	if n := len(s.Runs); n > 0 && s.Runs[n-1].Run == r.Run {
-		s.Runs[n-1] = r
+	i, there := slices.BinarySearchFunc(s.Runs, r.Run, func(known Run, number int) int { return cmp.Compare(known.Run, number) })
+	if there {
+		s.Runs[i] = r
 	} else {
-		s.Runs = append(s.Runs, r)
+		s.Runs = slices.Insert(s.Runs, i, r)
 	}
 	if extra := len(s.Runs) - keepRuns; extra > 0 {
 		s.Runs = slices.Delete(s.Runs, 0, extra)
@@ -136,33 +160,71 @@ func (s Service) With(r Run) Service {
 // Store reads and writes the files below a state directory.
 type Store struct{ Dir string }
 
-// Owner is the identity of the state directory, made when there is none.
+// identity is the file that says whose the marks and labels are.
+type identity struct {
+	Format   int    `json:"format"`
+	Instance string `json:"instance"`
+}
+
+var instanceID = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+func (i *identity) valid() error {
+	if !instanceID.MatchString(i.Instance) {
+		return fmt.Errorf("%q is no identity", i.Instance)
+	}
+	return nil
+}
+
+// Owner is the identity of the state directory, made when there is none. A
+// later locald's is used as it is: what carries its marks has to be found. An
+// error that comes with an owner is damage that people should know of.
 func (s Store) Owner() (runtime.Owner, error) {
-	path := filepath.Join(s.Dir, instanceFile)
-	var kept struct {
-		Format   int    `json:"format"`
-		Instance string `json:"instance"`
+	path := filepath.Join(s.Dir, InstanceFile)
+	var kept identity
+	if content, err := content(path); err == nil && json.Unmarshal(content, &kept) == nil && kept.Format > Format && kept.valid() == nil {
+		return runtime.Owner(kept.Instance), nil
 	}
 	err := Salvage(path, &kept, time.Now())
 	var damaged *Damaged
 	switch {
-	case err == nil && kept.Instance != "":
-		return runtime.Owner(kept.Instance), nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.As(err, &damaged):
+	case kept.Instance != "":
+		return runtime.Owner(kept.Instance), err
+	case errors.As(err, &damaged):
+		damaged.Err = fmt.Errorf("%w: what was started under the old identity is not found any more", damaged.Err)
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	case err != nil:
 		return "", err
 	}
 	id := make([]byte, 8)
 	if _, err := rand.Read(id); err != nil {
 		return "", err
 	}
-	kept.Format, kept.Instance = Format, hex.EncodeToString(id)
-	return runtime.Owner(kept.Instance), Write(path, kept, true)
+	owner := runtime.Owner(hex.EncodeToString(id))
+	if failed := s.SaveOwner(owner); failed != nil {
+		return "", failed
+	}
+	return owner, err
+}
+
+// SaveOwner writes the identity of the state directory, twice: it is never
+// written again, and without it nothing that runs is found.
+func (s Store) SaveOwner(owner runtime.Owner) error {
+	path := filepath.Join(s.Dir, InstanceFile)
+	kept := identity{Format, string(owner)}
+	if err := Write(path, kept, Care{Power: true}); err != nil {
+		return err
+	}
+	return Write(path, kept, Care{Power: true, Previous: true})
 }
 
 // SaveDaemon writes down where this daemon is to be found.
 func (s Store) SaveDaemon(d Daemon) error {
 	d.Format = Format
-	return Write(filepath.Join(s.Dir, daemonFile), d, false)
+	path := filepath.Join(s.Dir, daemonFile)
+	var before Daemon
+	_ = Salvage(path, &before, time.Now()) // of what was there nothing is missed, but it may be in the way
+	return Write(path, d, Care{})
 }
 
 // Project is the directory of one project's files.
@@ -179,7 +241,8 @@ func (s Store) Data(project, service string) string {
 }
 
 // Projects reads what is recorded of every project. What cannot be read is
-// named in problems, put aside where it is damaged, and left out.
+// named in problems and put aside where it is damaged; it is left out when there
+// is no copy before it.
 func (s Store) Projects() (projects []Project, problems []error) {
 	entries, err := os.ReadDir(filepath.Join(s.Dir, "projects"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -188,23 +251,50 @@ func (s Store) Projects() (projects []Project, problems []error) {
 	for _, e := range entries {
 		var p Project
 		err := Salvage(filepath.Join(s.Project(e.Name()), projectFile), &p, time.Now())
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err == nil && p.ID != e.Name():
-			problems = append(problems, fmt.Errorf("%s: is about project %q", s.Project(e.Name()), p.ID))
-		case err != nil:
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
 			problems = append(problems, err)
-		default:
+		}
+		switch {
+		case p.ID == e.Name():
 			projects = append(projects, p)
+		case p.ID != "":
+			problems = append(problems, fmt.Errorf("%s: is about project %q", s.Project(e.Name()), p.ID))
 		}
 	}
 	return projects, problems
 }
 
+// Lost is what became of a project's record when it was put aside and there is
+// no other: what was wanted is not known. Otherwise it is nil.
+func (s Store) Lost(project string) *Damaged {
+	path := filepath.Join(s.Project(project), projectFile)
+	if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
+	aside, _ := filepath.Glob(path + ".bad-*") // the pattern is well-formed
+	if len(aside) == 0 {
+		return nil
+	}
+	return &Damaged{Path: path, Aside: slices.Max(aside), Err: errors.New("what was wanted is not known")}
+}
+
+// Aside lists every damaged file that was put aside.
+func (s Store) Aside() []string {
+	var all []string
+	for _, pattern := range []string{"*.bad-*", "projects/*/*.bad-*", "projects/*/services/*.bad-*"} {
+		found, _ := filepath.Glob(filepath.Join(s.Dir, pattern)) // well-formed, but for a directory with a [ in its name
+		all = append(all, found...)
+	}
+	return all
+}
+
 // SaveProject writes down what is wanted. It survives a power cut.
 func (s Store) SaveProject(p Project) error {
 	p.Format = Format
-	return Write(filepath.Join(s.Project(p.ID), projectFile), p, true)
+	return Write(filepath.Join(s.Project(p.ID), projectFile), p, Care{Power: true, Previous: true})
 }
 
 // Environment reads the environment of the last up.
@@ -214,30 +304,33 @@ func (s Store) Environment(project string) (Environment, error) {
 	return e, err
 }
 
-// SaveEnvironment keeps the environment of an up, for a restore.
+// SaveEnvironment keeps the environment of an up, for a restore. No other copy
+// is kept: it has secrets.
 func (s Store) SaveEnvironment(project string, e Environment) error {
 	e.Format = Format
-	return Write(filepath.Join(s.Project(project), environFile), e, false)
+	return Write(filepath.Join(s.Project(project), environFile), e, Care{})
 }
 
 // Services reads what is remembered of a project's services.
 func (s Store) Services(project string) (services map[string]Service, problems []error) {
 	services = map[string]Service{}
+	seen := map[string]bool{}
 	dir := filepath.Join(s.Project(project), "services")
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		problems = append(problems, err)
 	}
 	for _, e := range entries {
-		name, isRecord := strings.CutSuffix(e.Name(), ".json")
-		if !isRecord || strings.HasPrefix(name, ".") {
+		name, isRecord := strings.CutSuffix(strings.TrimSuffix(e.Name(), ".previous"), ".json")
+		if !isRecord || strings.HasPrefix(name, ".") || seen[name] {
 			continue
 		}
+		seen[name] = true
 		var svc Service
-		switch err := Salvage(filepath.Join(dir, e.Name()), &svc, time.Now()); {
-		case err != nil:
+		if err := Salvage(filepath.Join(dir, name+".json"), &svc, time.Now()); err != nil {
 			problems = append(problems, err)
-		case svc.Name == name:
+		}
+		if svc.Name == name {
 			services[name] = svc
 		}
 	}
@@ -247,12 +340,12 @@ func (s Store) Services(project string) (services map[string]Service, problems [
 // SaveService writes down what is remembered of one service.
 func (s Store) SaveService(project string, svc Service) error {
 	svc.Format = Format
-	return Write(filepath.Join(s.Project(project), "services", svc.Name+".json"), svc, false)
+	return Write(filepath.Join(s.Project(project), "services", svc.Name+".json"), svc, Care{Previous: true})
 }
 
 // Forget removes what is remembered of a service that has left its project.
 func (s Store) Forget(project, service string) error {
-	return os.Remove(filepath.Join(s.Project(project), "services", service+".json"))
+	return remove(filepath.Join(s.Project(project), "services", service+".json"))
 }
 
 var notInID = regexp.MustCompile(`[^a-z0-9_-]+`)
@@ -264,12 +357,19 @@ func NewID(name, dir string, owner runtime.Owner) string {
 }
 
 // Wanted reports whether services are on record that should be up, so that a
-// daemon is missing when none runs.
+// daemon is missing when none runs. A record that cannot be read is for the
+// daemon to look at.
 func Wanted(p Places) bool {
+	s := Store{Dir: p.Dir}
 	entries, _ := os.ReadDir(filepath.Join(p.Dir, "projects"))
 	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
 		var project Project
-		err := Read(filepath.Join(p.Dir, "projects", e.Name(), projectFile), &project)
-		return err == nil && project.Wanted() > 0
+		path := filepath.Join(s.Project(e.Name()), projectFile)
+		err := Read(path, &project)
+		if errors.Is(err, fs.ErrNotExist) {
+			_, copied := os.Lstat(previous(path))
+			return copied == nil || s.Lost(e.Name()) != nil
+		}
+		return err != nil || project.Wanted() > 0
 	})
 }

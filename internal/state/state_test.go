@@ -2,7 +2,6 @@ package state
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,31 +80,31 @@ func TestAStateDirectoryIsTheUsersAlone(t *testing.T) {
 func TestOneDaemonAStateDirectory(t *testing.T) {
 	t.Parallel()
 	p := Places{Dir: t.TempDir()}
-	unlock, err := Lock(p)
+	held, err := Lock(p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Lock(p); !errors.Is(err, ErrLocked) {
 		t.Errorf("a second one: %v", err)
 	}
-	unlock()
+	held.Release()
 	again, err := Lock(p)
 	if err != nil {
 		t.Fatalf("after the first has gone: %v", err)
 	}
-	again()
+	again.Release()
 }
 
 func TestAFileIsWrittenWholeOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sub", "p.json")
-	if err := Write(path, Project{Format: Format, ID: "a"}, true); err != nil {
+	if err := Write(path, Project{Format: Format, ID: "a", Dir: "/a"}, Care{Power: true}); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v; want 0600", info.Mode(), err)
 	}
-	if err := Write(path, map[string]any{"no": func() {}}, false); err == nil {
+	if err := Write(path, map[string]any{"no": func() {}}, Care{}); err == nil {
 		t.Error("what is no JSON was written")
 	}
 	var p Project
@@ -114,40 +113,6 @@ func TestAFileIsWrittenWholeOrNotAtAll(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
-	}
-}
-
-func TestWhatIsDamagedIsPutAside(t *testing.T) {
-	t.Parallel()
-	for name, content := range map[string]string{"empty": "", "torn": `{"format":1,"id":`, "zeros": "\x00\x00\x00", "another type": `{"format":1,"id":7}`} {
-		path := filepath.Join(t.TempDir(), "p.json")
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		var p Project
-		var damaged *Damaged
-		err := Salvage(path, &p, time.Unix(1, 0))
-		if !errors.As(err, &damaged) || !strings.Contains(err.Error(), path) {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if kept, err := os.ReadFile(damaged.Aside); err != nil || string(kept) != content {
-			t.Errorf("%s: kept %q, %v", name, kept, err)
-		}
-		if err := Salvage(path, &p, time.Unix(2, 0)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: the next time: %v", name, err)
-		}
-	}
-	path := filepath.Join(t.TempDir(), "p.json")
-	if err := os.WriteFile(path, []byte(`{"format":99}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var p Project
-	if err := Salvage(path, &p, time.Now()); !errors.Is(err, ErrNewer) {
-		t.Errorf("a later locald's: %v", err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Errorf("a later locald's file was touched: %v", err)
 	}
 }
 
@@ -163,6 +128,13 @@ func TestTheLastHundredRunsAreRemembered(t *testing.T) {
 	}
 	if len(s.Runs) != 100 || s.Runs[0].Run != 151 || s.Next() != 251 || !s.Started() {
 		t.Errorf("%d runs from %d, next %d", len(s.Runs), s.Runs[0].Run, s.Next())
+	}
+	late := s.With(Run{Run: 249, Reason: "told late"})
+	if late.Next() != 251 || late.Runs[98].Reason != "told late" || len(late.Runs) != 100 {
+		t.Errorf("a run that ended after the next began: next %d, %+v", late.Next(), late.Runs[97:])
+	}
+	if missed := s.With(Run{Run: 300}).With(Run{Run: 299}); missed.Next() != 301 {
+		t.Errorf("told of late: next %d", missed.Next())
 	}
 	zero := 0
 	s.Task = true

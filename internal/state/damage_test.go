@@ -1,0 +1,190 @@
+package state
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// damages makes a good file at path what it must not be.
+var damages = map[string]func(t *testing.T, path string){
+	"empty":           contents(""),
+	"truncated":       contents(`{"format":1,"id":`),
+	"NUL-filled":      contents(strings.Repeat("\x00", 4096)),
+	"noise":           contents("\xff\xfe\x00{{{"),
+	"another type":    contents(`{"format":1,"id":7}`),
+	"trailing":        contents(`{"format":1,"id":"a","dir":"/a","wants":{}} and more`),
+	"no format":       contents(`{"id":"a","dir":"/a","wants":{}}`),
+	"foreign version": contents(`{"format":99,"id":"a","dir":"/a"}`),
+	"another's shape": contents(`[{"format":1}]`),
+	"deep":            contents(strings.Repeat("[", 20000)),
+	"1 GB": func(t *testing.T, path string) {
+		if err := os.Truncate(path, 1<<30); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"a directory": func(t *testing.T, path string) {
+		remade(t, path, func() error { return os.MkdirAll(filepath.Join(path, "inside"), 0o700) })
+	},
+	"a link": func(t *testing.T, path string) {
+		remade(t, path, func() error { return os.Symlink("/etc/passwd", path) })
+	},
+}
+
+func contents(text string) func(*testing.T, string) {
+	return func(t *testing.T, path string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func remade(t *testing.T, path string, f func() error) {
+	t.Helper()
+	if err := errors.Join(os.Remove(path), f()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatIsDamagedIsPutAside(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "P14 F65")
+	for name, harm := range damages {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "p.json")
+			for _, id := range []string{"old", "new"} {
+				if err := Write(path, Project{Format: Format, ID: id, Dir: "/a"}, Care{Previous: true}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			harm(t, path)
+			before, _ := os.Lstat(path)
+			var p Project
+			var damaged *Damaged
+			err := Salvage(path, &p, time.Unix(1, 0))
+			if !errors.As(err, &damaged) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), path+".bad-1970") {
+				t.Fatalf("got %v", err)
+			}
+			if kept, err := os.Lstat(damaged.Aside); err != nil || !os.SameFile(kept, before) {
+				t.Errorf("what was there is not kept: %v", err)
+			}
+			if p.ID != "old" || !damaged.Previous {
+				t.Errorf("the copy before it is not used: %+v, %v", p, err)
+			}
+			if err := Salvage(path, &p, time.Unix(2, 0)); err != nil || p.ID != "old" {
+				t.Errorf("the next time: %+v, %v", p, err)
+			}
+			// And when that is damaged too, there is nothing, and it is said.
+			harm(t, path)
+			if err := os.WriteFile(previous(path), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			p = Project{}
+			if err := Salvage(path, &p, time.Unix(3, 0)); !errors.As(err, &damaged) || damaged.Previous || p.ID != "" {
+				t.Errorf("with no copy left: %+v, %v", p, err)
+			}
+			if err := Salvage(path, &p, time.Unix(4, 0)); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the time after: %v", err)
+			}
+		})
+	}
+}
+
+func TestAFileThatIsMissingIsTakenFromTheCopyBeforeIt(t *testing.T) {
+	t.Parallel()
+	s := Store{Dir: t.TempDir()}
+	for _, up := range []bool{true, false} {
+		if err := s.SaveProject(Project{ID: "a", Dir: "/a", Wants: map[string]bool{"web": up}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SaveService("a", Service{Name: "web", Runs: []Run{{Run: 7}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"project.json", "services/web.json"} {
+		if err := os.Remove(filepath.Join(s.Project("a"), file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	projects, problems := s.Projects()
+	if len(projects) != 1 || !projects[0].Wants["web"] || len(problems) != 1 || !strings.Contains(problems[0].Error(), "it is missing") {
+		t.Errorf("%+v, %v", projects, problems)
+	}
+	services, problems := s.Services("a")
+	if services["web"].Next() != 8 || len(problems) != 1 {
+		t.Errorf("%+v, %v", services, problems)
+	}
+	if err := s.Forget("a", "web"); err != nil {
+		t.Fatal(err)
+	}
+	if services, problems := s.Services("a"); len(services)+len(problems) != 0 {
+		t.Errorf("forgotten, and back: %+v, %v", services, problems)
+	}
+}
+
+func TestALostRecordIsNotTakenForNone(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "P14 F65")
+	s := Store{Dir: t.TempDir()}
+	if s.Lost("a") != nil {
+		t.Error("nothing was ever there")
+	}
+	if err := s.SaveProject(Project{ID: "a", Dir: "/a"}); err != nil {
+		t.Fatal(err)
+	}
+	contents("")(t, filepath.Join(s.Project("a"), projectFile))
+	if projects, problems := s.Projects(); len(projects) != 0 || len(problems) != 1 {
+		t.Errorf("%+v, %v", projects, problems)
+	}
+	lost := s.Lost("a")
+	if lost == nil || len(s.Aside()) != 1 || lost.Aside != s.Aside()[0] {
+		t.Errorf("lost %v, aside %v", lost, s.Aside())
+	}
+	if err := s.SaveProject(Project{ID: "a", Dir: "/a"}); err != nil {
+		t.Fatal(err)
+	}
+	if s.Lost("a") != nil {
+		t.Error("it is lost after it was written again")
+	}
+}
+
+func TestTheIdentityOutlivesDamage(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "P14 F65")
+	for name, harm := range damages {
+		s := Store{Dir: t.TempDir()}
+		owner, err := s.Owner()
+		if err != nil || len(owner) != 16 {
+			t.Fatalf("%q, %v", owner, err)
+		}
+		path := filepath.Join(s.Dir, InstanceFile)
+		harm(t, path)
+		var damaged *Damaged
+		if again, err := s.Owner(); again != owner || !errors.As(err, &damaged) {
+			t.Errorf("%s: it was %q and is %q: %v", name, owner, again, err)
+		}
+		if again, err := s.Owner(); again != owner || err != nil {
+			t.Errorf("%s, the next time: it was %q and is %q: %v", name, owner, again, err)
+		}
+		harm(t, path)
+		contents("")(t, previous(path))
+		if again, err := s.Owner(); again == owner || len(again) != 16 || !errors.As(err, &damaged) || !strings.Contains(err.Error(), "not found any more") {
+			t.Errorf("%s, with no copy left: %q: %v", name, again, err)
+		}
+	}
+	s := Store{Dir: t.TempDir()}
+	later := []byte(`{"format":99,"instance":"0123456789abcdef","more":1}`)
+	contents(string(later))(t, filepath.Join(s.Dir, InstanceFile))
+	if owner, err := s.Owner(); owner != "0123456789abcdef" || err != nil {
+		t.Errorf("a later locald's: %q, %v", owner, err)
+	}
+	if now, err := os.ReadFile(filepath.Join(s.Dir, InstanceFile)); err != nil || !bytes.Equal(now, later) {
+		t.Errorf("a later locald's was touched: %q, %v", now, err)
+	}
+}

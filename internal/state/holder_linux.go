@@ -1,0 +1,70 @@
+package state
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// holder is the process of this user that holds a lock which was once that of
+// dir, wherever its file is now; 0 is none. Such a file is called lock, names
+// dir, and is locked.
+func holder(dir string) int {
+	self, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return 0
+	}
+	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well-formed
+	for _, proc := range procs {
+		pid, err := strconv.Atoi(filepath.Base(proc))
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if ns, err := os.Readlink(proc + "/ns/mnt"); err != nil || ns != self {
+			continue // another's, or what it calls dir is somewhere else
+		}
+		if holds(proc, dir) {
+			return pid
+		}
+	}
+	return 0
+}
+
+func holds(proc, dir string) bool {
+	fds, err := os.ReadDir(proc + "/fd")
+	if err != nil {
+		return false
+	}
+	for _, fd := range fds {
+		target, err := os.Readlink(filepath.Join(proc, "fd", fd.Name()))
+		if err != nil || filepath.Base(strings.TrimSuffix(target, " (deleted)")) != "lock" {
+			continue
+		}
+		if info, err := os.ReadFile(filepath.Join(proc, "fdinfo", fd.Name())); err != nil || !bytes.Contains(info, []byte("FLOCK")) {
+			continue
+		}
+		if names(filepath.Join(proc, "fd", fd.Name()), dir) {
+			return true
+		}
+	}
+	return false
+}
+
+// names reports whether the second line of a lock's file is dir.
+func names(path, dir string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 8<<10))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := bytes.Cut(text, []byte("\n"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	return string(line) == dir
+}
