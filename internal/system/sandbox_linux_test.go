@@ -39,6 +39,7 @@ type sandbox struct {
 	dir     string // the project's
 	mark    string
 	environ []string
+	as      func(*exec.Cmd) // who the clients are; nil is who the tests are
 }
 
 func newSandbox(t *testing.T, toml string) *sandbox {
@@ -125,6 +126,9 @@ func (r result) String() string {
 func (s *sandbox) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, locald(), append([]string{"--sandbox", "s"}, args...)...)
 	cmd.Dir, cmd.Env = s.dir, s.environ
+	if s.as != nil {
+		s.as(cmd)
+	}
 	return cmd
 }
 
