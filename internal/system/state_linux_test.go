@@ -1,0 +1,267 @@
+package system
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/locald/locald/internal/state"
+	"github.com/locald/locald/ipc"
+)
+
+const keeping = `[project]
+name = "state"
+
+[services.app]
+command = ["$PROGRAM", "once", "app.notes"]
+
+[services.other]
+type = "worker"
+command = ["$PROGRAM", "once", "other.notes"]
+`
+
+// TestStateRemovedWhileRunning removes what makes the daemon the one of its
+// state directory. At once a client finds it again, with the services as they
+// were and no second daemon beside it.
+func TestStateRemovedWhileRunning(t *testing.T) {
+	promise(t, "P15 P14 P5 F66 F70")
+	cases := []struct {
+		name   string
+		remove func(p state.Places) error
+		lost   bool // what was recorded went with it
+	}{
+		{"the directory", func(p state.Places) error { return errors.Join(os.RemoveAll(p.Dir), unlisted(p.Socket)) }, true},
+		{"the directory, moved away", func(p state.Places) error { return os.Rename(p.Dir, p.Dir+".old") }, true},
+		{"all that is in it", func(p state.Places) error {
+			entries, err := os.ReadDir(p.Dir)
+			for _, e := range entries {
+				err = errors.Join(err, os.RemoveAll(filepath.Join(p.Dir, e.Name())))
+			}
+			return err
+		}, true},
+		{"the lock", func(p state.Places) error { return os.Remove(filepath.Join(p.Dir, "lock")) }, false},
+		{"the socket", func(p state.Places) error { return os.Remove(p.Socket) }, false},
+		{"the lock and the socket", func(p state.Places) error {
+			return errors.Join(os.Remove(filepath.Join(p.Dir, "lock")), os.Remove(p.Socket))
+		}, false},
+	}
+	rounds, failures := times(1, 10), 0
+	for _, c := range cases {
+		for range rounds {
+			if !t.Run(c.name, func(t *testing.T) { stateRemoved(t, c.remove, c.lost) }) {
+				failures++
+			}
+		}
+	}
+	tried(t, rounds*len(cases), failures)
+}
+
+// unlisted removes a socket that need not be there.
+func unlisted(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func stateRemoved(t *testing.T, remove func(p state.Places) error, lost bool) {
+	s := newSandbox(t, config(keeping))
+	s.run("up")
+	before := s.status()
+	running(t, before)
+	if err := remove(s.places()); err != nil {
+		t.Fatal(err)
+	}
+	s.run("server", "start", "--daemonize") // as clients do that find no daemon, all of which are told of the one
+	after := s.status()
+	if after.Daemon.PID != before.Daemon.PID {
+		t.Errorf("daemon %d became %d", before.Daemon.PID, after.Daemon.PID)
+	}
+	s.same(before)
+	if !lost {
+		s.run("up", "--force-recreate", "app")
+		running(t, s.status())
+		return
+	}
+	for _, command := range [][]string{{"up"}, {"down"}, {"restart", "app"}} {
+		r := s.try(append(command, "--json")...)
+		if r.code != 1 || !strings.Contains(r.stdout+r.stderr, "state_damaged") || !strings.Contains(r.stdout+r.stderr, "locald server restart") {
+			t.Errorf("%v: %v", command, r)
+		}
+	}
+	if r := s.try("doctor"); r.code != 1 || !strings.Contains(r.stdout, "it was removed while services run") {
+		t.Errorf("doctor: %v", r)
+	}
+	s.same(before)
+	s.run("server", "restart")
+	restored := s.until("running again", func(now ipc.Status) bool {
+		return of(now, "app").State == "running" && of(now, "other").State == "running"
+	})
+	again(t, before, restored)
+	s.exactly(s.status())
+	s.run("up")
+	s.starts("app.notes")
+}
+
+// TestStateReadOnlyWhileRunning: an ordinary user's directory loses its write
+// permission. Services go on, a change says why it cannot be, and it can be once
+// the hint was followed.
+func TestStateReadOnlyWhileRunning(t *testing.T) {
+	promise(t, "P14 F66")
+	if os.Getuid() != 0 {
+		t.Skip("needs root to become another user")
+	}
+	s := newSandbox(t, config(keeping))
+	const user = 4243
+	s.as = func(cmd *exec.Cmd) {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+	}
+	owned(t, s.root, user)
+	s.run("up")
+	before := s.status()
+	projects, err := filepath.Glob(filepath.Join(s.places().Dir, "projects", "*"))
+	if err != nil || len(projects) != 1 {
+		t.Fatal(projects, err)
+	}
+	if err := os.Chmod(projects[0], 0o500); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"up", "down"} {
+		r := s.try(command, "--json")
+		if r.code != 1 || !strings.Contains(r.stdout+r.stderr, "permission_denied") || !strings.Contains(r.stdout+r.stderr, "chmod u+rwx "+projects[0]) {
+			t.Errorf("%s: %v", command, r)
+		}
+	}
+	s.same(before)
+	if err := os.Chmod(projects[0], 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.run("down")
+}
+
+// owned gives everything below dir to a user.
+func owned(t *testing.T, dir string, user int) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, user, user))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for parent := filepath.Dir(dir); parent != "/" && parent != os.TempDir(); parent = filepath.Dir(parent) {
+		if err := os.Chmod(parent, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDamagedState kills the daemon and damages each of its files in turn. The
+// next one starts, says what became of the file, and ends what was left behind:
+// nothing runs twice.
+func TestDamagedState(t *testing.T) {
+	promise(t, "P14 P4 P5 F65")
+	damages := []struct {
+		name string
+		harm func(path string) error
+	}{
+		{"empty", func(path string) error { return os.Truncate(path, 0) }},
+		{"NUL-filled", func(path string) error { return os.WriteFile(path, make([]byte, 4096), 0o600) }},
+		{"1 GB", func(path string) error { return os.Truncate(path, 1<<30) }},
+		{"foreign version", func(path string) error { return os.WriteFile(path, []byte(`{"format":99}`), 0o600) }},
+		{"a directory", func(path string) error {
+			return errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "inside"), 0o700))
+		}},
+	}
+	files := []string{"instance.json", "daemon.json", "projects/*/project.json", "projects/*/environment.json", "projects/*/services/app.json"}
+	runs := 0
+	for i, d := range damages {
+		for j, file := range files {
+			if !full() && (i+j)%len(damages) != 0 && file != "projects/*/project.json" {
+				continue
+			}
+			runs++
+			t.Run(strings.ReplaceAll(file, "/", " ")+", "+d.name, func(t *testing.T) { damaged(t, file, d.harm) })
+		}
+	}
+	if !t.Failed() {
+		tried(t, runs, 0)
+	}
+}
+
+func damaged(t *testing.T, file string, harm func(path string) error) {
+	s := newSandbox(t, config(keeping))
+	s.run("up")
+	s.run("up", "--force-recreate", "app") // and there is a copy before the last
+	before := s.status()
+	daemon := before.Daemon.PID
+	found, err := filepath.Glob(filepath.Join(s.places().Dir, file))
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	kill(t, daemon)
+	if err := harm(found[0]); err != nil {
+		t.Fatal(err)
+	}
+	after := s.until("up again", func(now ipc.Status) bool {
+		return of(now, "app").State == "running" && of(now, "other").State == "running"
+	})
+	again(t, before, after)
+	s.starts("app.notes")
+	s.starts("other.notes")
+	s.exactly(s.status())
+	if file == "daemon.json" {
+		return // it is written at each start, and nothing is read from it that is missed
+	}
+	aside, _ := filepath.Glob(found[0] + ".bad-*")
+	if len(aside) != 1 {
+		t.Fatalf("put aside: %v", aside)
+	}
+	log, err := os.ReadFile(s.places().Log)
+	if err != nil || !strings.Contains(string(log), aside[0]) {
+		t.Errorf("the daemon's log does not name %s: %v", aside[0], err)
+	}
+	var report ipc.Doctor
+	if err := json.Unmarshal([]byte(s.try("doctor", "--json").stdout), &report); err != nil {
+		t.Fatal(err)
+	}
+	named := false
+	for _, c := range report.Checks {
+		named = named || c.Area == "state" && strings.Contains(c.Detail, aside[0])
+	}
+	if !named {
+		t.Errorf("doctor does not name %s", aside[0])
+	}
+}
+
+// TestALostRecord: with no copy left nothing is known of what was wanted. That
+// is said, and not taken for "nothing", until an up.
+func TestALostRecord(t *testing.T) {
+	promise(t, "P14 F65")
+	s := newSandbox(t, config(keeping))
+	s.run("up")
+	found, _ := filepath.Glob(filepath.Join(s.places().Dir, "projects", "*", "project.json"))
+	if len(found) != 1 {
+		t.Fatal(found)
+	}
+	kill(t, s.status().Daemon.PID)
+	if err := os.Truncate(found[0], 5); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r := s.try("status", "--json")
+		if r.code != 1 || !strings.Contains(r.stderr, "state_damaged") || !strings.Contains(r.stderr, found[0]+".bad-") || !strings.Contains(r.stderr, "locald up") {
+			t.Errorf("status: %v", r)
+		}
+		s.run("server", "restart")
+	}
+	s.run("up")
+	running(t, s.status())
+	s.starts("app.notes")
+	s.exactly(s.status())
+}
