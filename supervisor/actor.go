@@ -39,6 +39,7 @@ type actor struct {
 	scope   context.Context    // the current run's
 	drop    context.CancelFunc // ends it
 	abandon context.CancelFunc // ends what prepares or starts
+	left    time.Duration      // of the rest that an earlier daemon began
 	work    sync.WaitGroup
 }
 
@@ -50,6 +51,20 @@ func newActor(service Service, run int, publish func(Change)) *actor {
 		service: service, next: service,
 		state: state{policy: service.Policy, phase: Stopped, run: run - 1},
 		scope: context.Background(), drop: func() {}, abandon: func() {},
+	}
+}
+
+// resume goes on from what the service's failures had come to under an earlier
+// daemon. It is called before serve.
+func (a *actor) resume(from Streak) {
+	s := &a.state
+	s.want.Up, s.fails, s.delay = true, from.Fails, from.Delay
+	s.ending = ending{Reason: from.Reason, Code: "exited"}
+	switch {
+	case s.policy.Restart == OnFailure && s.fails > s.policy.Max:
+		s.phase = Failed
+	case from.Left > 0:
+		s.phase, a.left = Backoff, min(from.Left, maxRest)
 	}
 }
 
@@ -76,6 +91,10 @@ func (a *actor) tell(o order) {
 func (a *actor) serve(ctx context.Context) {
 	defer a.work.Wait()
 	defer func() { a.drop() }()
+	if a.state.phase == Backoff {
+		a.scope, a.drop = context.WithCancel(ctx)
+		a.do(ctx, rest)
+	}
 	for {
 		select {
 		case o := <-a.orders:
@@ -184,7 +203,7 @@ func (a *actor) status() Status {
 	s := a.state
 	return Status{
 		Service: a.next.Name, Task: a.next.Policy.Task, Phase: s.phase, Want: s.want, Seen: s.want.Generation, Generation: s.made, Run: s.run,
-		Proven: s.proven, Restarts: s.again, Early: s.early, Delay: s.delay,
+		Proven: s.proven, Restarts: s.again, Early: s.early, Fails: s.fails, Delay: s.delay,
 		Reason: s.ending.Reason, Code: s.ending.Code, Hint: either(s.ending.Hint, s.hint), Detail: s.detail, Overdue: s.overdue, Exit: s.ending.Exit,
 		Info: a.info, StartedAt: a.current.StartedAt, ReadyAt: a.current.ReadyAt, EndedAt: a.current.EndedAt,
 	}
@@ -226,6 +245,9 @@ func (a *actor) do(ctx context.Context, f effect) {
 		a.end(ctx, run, inst)
 	case rest:
 		delay := jittered(a.state.delay)
+		if a.left > 0 {
+			delay, a.left = a.left, 0
+		}
 		a.run(a.scope, func(ctx context.Context) event {
 			select {
 			case <-time.After(delay):

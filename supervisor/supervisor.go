@@ -17,6 +17,7 @@ type Wish struct {
 	Service *Service // what it is to be from the next run on; nil: as it is
 	Run     int      // with a Service that is new here: the number of its first run
 	Done    bool     // with a Service that is new here, a task: it has run to its end before
+	Streak  Streak   // with a Service that is new here: its failures in a row so far
 	Forget  bool     // the service is gone from the project: forget it once it is down
 }
 
@@ -202,6 +203,9 @@ func (c *coordinator) enlist(w Wish) {
 	a := newActor(*w.Service, max(w.Run, 1), func(change Change) { c.heard.put(change) })
 	if w.Done {
 		a.state.phase, a.state.want.Up, a.state.run = Finished, true, max(w.Run, 1)-1
+	}
+	if w.Streak.Fails > 0 && !w.Done {
+		a.resume(w.Streak)
 	}
 	m := &member{actor: a, deps: w.Service.Deps, cancel: cancel, status: a.status()}
 	m.want = m.status.Want

@@ -19,6 +19,23 @@ type Policy struct {
 	Backoff time.Duration // the first rest; it doubles from one to the next
 }
 
+// Streak is what a service's failures in a row have come to, so that another
+// daemon goes on from there.
+type Streak struct {
+	Fails  int           // endings in a row that called for a restart
+	Delay  time.Duration // the last rest
+	Left   time.Duration // how much of it is left; 0 when the service does not rest
+	Reason string        // of the last failure
+}
+
+// After is the streak once the service has been ready for a while.
+func (s Streak) After(ready time.Duration) Streak {
+	if ready >= max(forgiven, 2*s.Delay) {
+		return Streak{}
+	}
+	return s
+}
+
 // Restart says which endings start another run.
 type Restart string
 

@@ -84,6 +84,7 @@ func (p *Project) hear(ctx context.Context) {
 			if c.Run != nil {
 				p.records.ran(now.Service, now.Task, *c.Run)
 			}
+			p.records.failed(now)
 			if now.Phase == before.Phase && now.Run == before.Run {
 				continue
 			}

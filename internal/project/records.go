@@ -171,6 +171,36 @@ func (r *records) ran(name string, task bool, run supervisor.Run) {
 	})
 }
 
+// failed keeps what a service's failures in a row have come to.
+func (r *records) failed(now supervisor.Status) {
+	streak := state.Streak{Fails: now.Fails, DelayMS: now.Delay.Milliseconds(), Reason: now.Reason}
+	if now.Fails == 0 {
+		streak = state.Streak{}
+	}
+	if now.Phase == supervisor.Backoff {
+		streak.Until = now.EndedAt.Add(now.Delay).Round(time.Millisecond)
+	}
+	if r.get(now.Service).Streak != streak {
+		r.change(now.Service, func(s *state.Service) { s.Streak = streak })
+	}
+}
+
+// streak is what they had come to when the last daemon wrote it down.
+func (r *records) streak(name string, now time.Time) supervisor.Streak {
+	known := r.get(name)
+	kept := known.Streak
+	streak := supervisor.Streak{Fails: kept.Fails, Delay: time.Duration(kept.DelayMS) * time.Millisecond, Reason: kept.Reason}
+	if !kept.Until.IsZero() {
+		// The clock may have been set since: no rest becomes longer by that.
+		streak.Left = min(max(kept.Until.Sub(now), 0), streak.Delay)
+		return streak
+	}
+	if n := len(known.Runs); n > 0 && !known.Runs[n-1].Ready.IsZero() {
+		streak = streak.After(known.Runs[n-1].End.Sub(known.Runs[n-1].Ready))
+	}
+	return streak
+}
+
 func (r *records) lastError() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

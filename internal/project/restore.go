@@ -57,8 +57,9 @@ func (p *Project) Restore(ctx context.Context, note func(text string)) error {
 		known := p.records.get(c.Name)
 		wishes = append(wishes, supervisor.Wish{
 			Name: c.Name, Up: true, Service: made[c.Name].supervised(), Run: known.Next(),
-			Done:  c.Type == config.TypeTask && known.Done(),
-			Alone: true, // of what it depends on only what is wanted too will come
+			Done:   c.Type == config.TypeTask && known.Done(),
+			Streak: p.records.streak(c.Name, time.Now()),
+			Alone:  true, // of what it depends on only what is wanted too will come
 		})
 	}
 	p.keeper.Apply(wishes)

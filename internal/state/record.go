@@ -91,7 +91,17 @@ type Service struct {
 	Deaf   bool           `json:"deaf,omitempty"`   // its last run did not listen on the PORT it was given
 	Volume bool           `json:"volume,omitempty"` // the data of a managed service is in a container volume
 	Major  string         `json:"major,omitempty"`  // the version that made it
-	Runs   []Run          `json:"runs"`             // oldest first, the last keepRuns
+	Streak Streak         `json:"streak,omitzero"`
+	Runs   []Run          `json:"runs"` // oldest first, the last keepRuns
+}
+
+// Streak is how often a service has failed in a row, and how long it rests for
+// that.
+type Streak struct {
+	Fails   int       `json:"fails"`
+	DelayMS int64     `json:"delay_ms"`       // the last rest
+	Until   time.Time `json:"until,omitzero"` // when it is over
+	Reason  string    `json:"reason,omitempty"`
 }
 
 func (s *Service) valid() error {

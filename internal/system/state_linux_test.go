@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
@@ -264,4 +265,44 @@ func TestALostRecord(t *testing.T) {
 	running(t, s.status())
 	s.starts("app.notes")
 	s.exactly(s.status())
+}
+
+// TestABackoffGoesOnAfterAKill: the daemon is killed while a service rests. The
+// next one rests it to the end, and counts on.
+func TestABackoffGoesOnAfterAKill(t *testing.T) {
+	promise(t, "P8 F31")
+	s := newSandbox(t, "[services.crash]\ncommand = \"exit 3\"\nbackoff = \"3s\"\nmax_restarts = 2\n")
+	s.run("up", "--detach")
+	before := s.until("resting", func(now ipc.Status) bool { return of(now, "crash").State == "backoff" })
+	kill(t, before.Daemon.PID)
+	s.until("resting on", func(now ipc.Status) bool {
+		svc := of(now, "crash")
+		if now.Daemon.PID != before.Daemon.PID && svc.Run > 1 {
+			t.Fatalf("it did not rest on: %+v", svc)
+		}
+		return now.Daemon.PID != before.Daemon.PID && svc.State == "backoff"
+	})
+	last := s.until("given up", func(now ipc.Status) bool { return of(now, "crash").State == "failed" })
+	if svc := of(last, "crash"); svc.Run != 3 || !strings.Contains(svc.Reason, "gave up after 2 restarts") {
+		t.Errorf("in the end: %+v", svc)
+	}
+	var history ipc.History
+	if err := json.Unmarshal([]byte(s.run("status", "--history", "--json").stdout), &history); err != nil || len(history.Runs) != 3 {
+		t.Fatal(err, history)
+	}
+	rests := []time.Duration{3 * time.Second, 6 * time.Second}
+	for i, want := range rests {
+		end, err1 := time.Parse(time.RFC3339Nano, history.Runs[2-i].End)
+		start, err2 := time.Parse(time.RFC3339Nano, history.Runs[1-i].Start)
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		if got := start.Sub(end); got < want*9/10-10*time.Millisecond {
+			t.Errorf("rest %d was %v, want %v", i+1, got, want)
+		}
+	}
+	kill(t, last.Daemon.PID)
+	if svc := of(s.status(), "crash"); svc.State != "failed" || svc.Run != 3 {
+		t.Errorf("given up, then killed: %+v", svc)
+	}
 }
