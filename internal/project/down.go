@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/locald/locald/internal/config"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/supervisor"
 )
@@ -79,19 +80,43 @@ func (p *Project) DeleteData(ctx context.Context, names []string) error {
 	return errors.Join(problems...)
 }
 
-// Runtimes is where services have run, as far as that is known.
+// Runtimes is where services have run, as far as that is known. Of one that
+// was started before this daemon, and that is not wanted since, nobody knows:
+// it may have been in any engine that the project has used.
 func (p *Project) Runtimes(names []string) []runtime.Runtime {
 	found := []runtime.Runtime{p.machine.Process}
-	for _, n := range names {
-		s := p.service(n)
-		if s == nil || !s.contained() || !p.records.get(n).Started() {
-			continue
-		}
-		if rt := s.runtime(); !slices.Contains(found, rt) {
+	add := func(rt runtime.Runtime) {
+		if !slices.Contains(found, rt) {
 			found = append(found, rt)
 		}
 	}
+	for _, n := range names {
+		s := p.service(n)
+		switch {
+		case !p.records.get(n).Started():
+		case s != nil && s.contained():
+			add(s.runtime())
+		case s == nil && p.mayBeContained(n):
+			for _, engine := range p.Record().Engines {
+				add(p.machine.Containers(engine))
+			}
+		}
+	}
 	return found
+}
+
+// mayBeContained reports whether a service that nothing is known of but its
+// record may have run in an engine.
+func (p *Project) mayBeContained(name string) bool {
+	conf, err := p.Config()
+	if err != nil || conf.Service(name) == nil {
+		return true
+	}
+	c := conf.Service(name)
+	if c.Type == config.TypePostgres {
+		return p.records.postgres(name).Volume
+	}
+	return c.Image != ""
 }
 
 // Dependents is what depends on the named services and is wanted up.
