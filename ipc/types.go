@@ -1,6 +1,10 @@
 package ipc
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Protocol is the number every request carries. Within one number nothing is
 // removed and nothing changes meaning.
@@ -37,6 +41,7 @@ const (
 	CallRun     = "service.run"     // RunArgs → stream of Event, then the last one carries Target
 	CallLogs    = "logs.read"       // LogsArgs → stream of LogLine
 	CallDoctor  = "doctor"          // NoArgs → Doctor
+	CallLeft    = "leftovers"       // LeftArgs → Leftovers
 	CallStopAll = "server.stop"     // NoArgs → stream of Event; the daemon ends when done
 )
 
@@ -81,7 +86,8 @@ type DownArgs struct {
 	Project
 	Services []string `json:"services,omitempty"`
 	Volumes  bool     `json:"volumes,omitempty"`
-	Force    bool     `json:"force,omitempty"` // kill at once
+	Force    bool     `json:"force,omitempty"`  // kill at once
+	Verify   bool     `json:"verify,omitempty"` // look afterwards, and fail when something is there that should not be
 }
 
 // ServiceArgs names the services of start, stop and restart.
@@ -207,9 +213,10 @@ type Event struct {
 	Hint    string    `json:"hint,omitempty"`
 	Lines   []LogLine `json:"lines,omitempty"` // with "failed": the last the service wrote
 
-	Exit   *int    `json:"exit,omitempty"`
-	Status *Status `json:"status,omitempty"`
-	Target *Target `json:"target,omitempty"`
+	Exit      *int       `json:"exit,omitempty"`
+	Status    *Status    `json:"status,omitempty"`
+	Target    *Target    `json:"target,omitempty"`
+	Leftovers *Leftovers `json:"leftovers,omitempty"` // of a down that was asked to verify
 }
 
 // What a boot event can say of a service.
@@ -321,6 +328,91 @@ type Check struct {
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"`
+}
+
+// LeftArgs asks what is there of a project, or without Dir of everything that
+// belongs to the state directory.
+type LeftArgs struct {
+	Project
+	Services []string `json:"services,omitempty"` // none is all
+	Volumes  bool     `json:"volumes,omitempty"`  // data should be gone too
+}
+
+// Leftovers is what locald made and what is still there, what should not be
+// there first.
+type Leftovers struct {
+	Things []Thing `json:"things"`
+}
+
+// Thing is one process, container, network, volume, port or file.
+type Thing struct {
+	Kind    string `json:"kind"`              // "process", "container", "network", "volume", "port", "file", "engine"
+	State   string `json:"state"`             // "left", "unknown", "foreign", "kept", "used"
+	Name    string `json:"name"`              // the command, the container's name, the address, the path
+	ID      string `json:"id,omitempty"`      // of what an engine has
+	PID     int    `json:"pid,omitempty"`     // of a process, or of the one that holds a port
+	Engine  string `json:"engine,omitempty"`  // of what an engine has: "docker"
+	Project string `json:"project,omitempty"` // its name
+	Dir     string `json:"dir,omitempty"`     // the project's
+	Service string `json:"service,omitempty"`
+	Run     int    `json:"run,omitempty"`
+	Bytes   int64  `json:"bytes,omitempty"`  // of a file or directory
+	Detail  string `json:"detail,omitempty"` // why it is there
+	Remedy  string `json:"remedy,omitempty"` // what to type to remove it
+}
+
+// What can be the matter with a Thing.
+const (
+	ThingLeft    = "left"    // belongs to nothing that runs
+	ThingUnknown = "unknown" // an engine that could not be asked
+	ThingForeign = "foreign" // belongs to a state directory that is not here: locald never removes it
+	ThingKept    = "kept"    // data, logs and records, which outlive a stop on purpose
+	ThingUsed    = "used"    // belongs to what runs
+)
+
+// String names the thing for a sentence: "process 4711 (sleep 1000) of web".
+func (t Thing) String() string {
+	text := t.Kind + " " + t.Name
+	if t.Kind == "process" {
+		text = fmt.Sprintf("process %d (%s)", t.PID, t.Name)
+	}
+	if t.Service != "" {
+		text += " of " + t.Service
+	}
+	if t.Detail != "" {
+		text += ": " + t.Detail
+	}
+	return text
+}
+
+// Unwanted is the things that should not be there, or about which nobody can
+// tell.
+func (l Leftovers) Unwanted() []Thing {
+	var unwanted []Thing
+	for _, t := range l.Things {
+		if t.State == ThingLeft || t.State == ThingUnknown {
+			unwanted = append(unwanted, t)
+		}
+	}
+	return unwanted
+}
+
+// Verified is the last event of a down with what is there after it: it fails
+// when something is that should not be.
+func (e Event) Verified(found Leftovers) Event {
+	e.Leftovers = &found
+	unwanted := found.Unwanted()
+	if len(unwanted) == 0 || e.Exit != nil && *e.Exit != 0 {
+		return e
+	}
+	failed := 1
+	e.Event, e.Exit, e.Code, e.Hint = EventFailed, &failed, CodeStopFailed, unwanted[0].Remedy
+	words := make([]string, len(unwanted))
+	for i, t := range unwanted {
+		words[i] = t.String()
+	}
+	e.Message = "still there: " + strings.Join(words, "; ")
+	return e
 }
 
 // Error is a failure as people see it.

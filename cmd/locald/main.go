@@ -35,7 +35,7 @@ func run(args []string) int {
 	return cli.Main(context.Background(), args, cli.IO{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Environ: os.Environ(), Dir: dir, Signals: signals(),
-	}, cli.Hooks{Version: buildVersion(), Serve: serve})
+	}, cli.Hooks{Version: buildVersion(), Serve: serve, Leftovers: daemon.Leftovers})
 }
 
 // serve runs the daemon.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,23 @@ func shopStatus() ipc.Status {
 			{Name: "bad", Type: "worker", Desired: "up", State: "failed", Health: "none", Reason: "exited with 1 \x1b]0;owned\x07\x1b[2J\nagain", Code: ipc.CodeExited},
 		},
 	}
+}
+
+// shopLeftovers has a thing of every kind and state, one with a name that tries
+// to command the terminal.
+func shopLeftovers() ipc.Leftovers {
+	of := func(t ipc.Thing) ipc.Thing {
+		t.Project, t.Dir = "shop", "/home/ana/shop"
+		return t
+	}
+	return ipc.Leftovers{Things: []ipc.Thing{
+		of(ipc.Thing{Kind: "process", State: ipc.ThingLeft, Name: "sleep \x1b]0;owned\x07 1000", PID: 4712, Service: "web", Run: 3, Remedy: "locald -C /home/ana/shop down"}),
+		of(ipc.Thing{Kind: "container", State: ipc.ThingLeft, Name: "locald-shop-cache-1", ID: "9f1c2d3e4f50", Engine: "docker", Service: "cache", Detail: "exited", Remedy: "docker rm -f locald-shop-cache-1"}),
+		of(ipc.Thing{Kind: "engine", State: ipc.ThingUnknown, Name: "unix:///var/run/docker.sock", Detail: "docker hangs", Remedy: "sudo systemctl restart docker"}),
+		{Kind: "network", State: ipc.ThingForeign, Name: "locald-other", ID: "aa", Remedy: "docker network rm locald-other"},
+		of(ipc.Thing{Kind: "file", State: ipc.ThingKept, Name: "/home/ana/.local/share/locald/projects/shop/data/db", Bytes: 47 << 20, Service: "db", Detail: "data", Remedy: "locald -C /home/ana/shop down --volumes db"}),
+		of(ipc.Thing{Kind: "port", State: ipc.ThingUsed, Name: "127.0.0.1:3000", PID: 4713, Service: "web", Detail: "held by process 4713"}),
+	}}
 }
 
 // fakeTable answers every call in a way that shows how it is printed.
@@ -82,7 +100,19 @@ func fakeTable() ipc.Table {
 			}
 			return nil
 		}),
-		ipc.CallDown: sends[ipc.DownArgs](down...),
+		ipc.CallDown: ipc.Stream(func(_ context.Context, args ipc.DownArgs, send func(ipc.Event) error) error {
+			last := down[len(down)-1]
+			if args.Verify {
+				last = last.Verified(shopLeftovers())
+			}
+			for _, e := range append(slices.Clone(down[:len(down)-1]), last) {
+				if err := send(e); err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+		ipc.CallLeft: replies[ipc.LeftArgs](shopLeftovers()),
 		ipc.CallStop: sends[ipc.ServiceArgs](down...),
 		ipc.CallPlan: replies[ipc.UpArgs](ipc.Plan{Changes: []ipc.Change{
 			{Service: "web", Op: "restart", Cause: "command changed"}, {Service: "db", Op: "keep", Cause: "nothing changed"},
@@ -159,7 +189,7 @@ func TestWhatCommandsPrint(t *testing.T) {
 		"logs", "logs -t --no-prefix", "logs --json", "logs --raw", "logs --raw --json", "logs --since yesterday", "logs --grep (", "logs -n -3", "logs --stream stdin", "logs --run x",
 		"env web", "env web --format shell", "env --json", "env web --explain", "env --format yaml",
 		"port web", "port web metrics", "port web nix", "port mail", "port",
-		"doctor", "doctor --json", "server status", "server status --json", "server", "version",
+		"doctor", "doctor --json", "doctor --leftovers", "doctor --leftovers --json", "down --verify", "down --verify --json", "server status", "server status --json", "server", "version",
 		"frobnicate", "--nix", "server strt", "completion tcsh", "up --color sometimes", "run web", "exec",
 	} {
 		got := b.run(strings.Fields(line)...)
@@ -189,7 +219,7 @@ func TestNothingThatIsPrintedCommandsTheTerminal(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, twoServices)
 	b.serve(fakeTable())
-	for _, line := range []string{"status", "up bad", "logs", "status --watch"} {
+	for _, line := range []string{"status", "up bad", "logs", "status --watch", "doctor --leftovers", "down --verify"} {
 		got := b.run(strings.Fields(line)...)
 		for _, bad := range []string{"\x1b]", "\x1b[2J", "\x07", "\r"} {
 			if strings.Contains(got.stdout+got.stderr, bad) {

@@ -9,15 +9,25 @@ import (
 )
 
 func (a *app) doctor() *cobra.Command {
-	var asJSON bool
+	var asJSON, leftovers bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what stands in the way on this machine",
 		Long: `Looks at the container engines and says which is used and why, at how services
 are kept together, at the daemon, at what earlier ones left behind and at the
-ports, with a remedy for each finding. Exits with 1 when something is wrong.`,
+ports, with a remedy for each finding. Exits with 1 when something is wrong.
+
+With --leftovers it lists every process, container, network, volume, port and
+file that locald made for any project and that is there, and what removes it.
+It then needs no daemon and starts none, and exits with 1 when something is left
+over: belongs to nothing that runs, and is no data, log or record.`,
+		Example: `  locald doctor
+  locald doctor --leftovers`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if leftovers {
+				return a.leftovers(cmd.Context(), asJSON)
+			}
 			found, err := a.examine(cmd.Context())
 			if err != nil {
 				return err
@@ -36,6 +46,7 @@ ports, with a remedy for each finding. Exits with 1 when something is wrong.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&leftovers, "leftovers", false, "list what locald made and what is still there")
 	return cmd
 }
 

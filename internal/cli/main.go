@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/locald/locald/internal/state"
+	"github.com/locald/locald/ipc"
 )
 
 // IO is the world of one command.
@@ -42,6 +43,10 @@ type Hooks struct {
 	// stopped, or with state.ErrLocked when another daemon serves the
 	// directory.
 	Serve func(ctx context.Context, o ServeOptions) error
+
+	// Leftovers is what is there of what daemons have made, where none runs.
+	// nil finds nothing.
+	Leftovers func(ctx context.Context, places state.Places, getenv func(string) string, args ipc.LeftArgs) (ipc.Leftovers, error)
 }
 
 // ServeOptions says how a daemon is to run.

@@ -20,7 +20,10 @@ func (a *app) stop() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.end(cmd, ipc.CallStop, ipc.ServiceArgs{Project: project, Services: args}, asJSON, false)
+			return a.end(cmd, lowering{
+				call: ipc.CallStop, args: ipc.ServiceArgs{Project: project, Services: args}, json: asJSON,
+				of: ipc.LeftArgs{Project: project, Services: args},
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print events as JSON, one a line")

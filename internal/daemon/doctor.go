@@ -23,7 +23,7 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 	for _, l := range keeper.Layers() {
 		report.Checks = append(report.Checks, ipc.Check{Area: "containment", Name: l.Name, OK: l.Here || !l.Needed, Detail: l.Detail})
 	}
-	report.Checks = append(report.Checks, d.leftovers(ctx)...)
+	report.Checks = append(report.Checks, d.behind(ctx)...)
 	report.Checks = append(report.Checks, d.ports()...)
 	return report, nil
 }
@@ -65,32 +65,29 @@ func natives(found []postgres.Install) []ipc.Check {
 	return checks
 }
 
-// leftovers is what carries our mark and belongs to no service that is kept.
-func (d *Daemon) leftovers(ctx context.Context) []ipc.Check {
+// leftovers lists what this daemon and earlier ones made.
+func (d *Daemon) leftovers(ctx context.Context, a ipc.LeftArgs) (ipc.Leftovers, error) {
+	found, err := d.remains(ctx, a)
+	return found, fault(err)
+}
+
+// behind is what is there and belongs to nothing that is kept.
+func (d *Daemon) behind(ctx context.Context) []ipc.Check {
 	if !d.restored() {
 		return nil
 	}
-	kept := map[string]bool{}
-	for _, p := range d.known() {
-		for name, s := range p.View().Status {
-			if s.Phase.Live() {
-				kept[p.ID()+"/"+name] = true
-			}
-		}
+	found, err := d.remains(ctx, ipc.LeftArgs{})
+	if err != nil {
+		return []ipc.Check{{Area: "leftovers", Name: "all", Detail: err.Error()}}
 	}
 	var checks []ipc.Check
-	found, err := d.process.List(ctx, d.machine.Owner)
-	if err != nil {
-		return []ipc.Check{{Area: "leftovers", Name: "processes", Detail: err.Error()}}
-	}
-	for _, ref := range found {
-		project, name, _, _ := ref.Run.Split()
-		if !kept[project+"/"+name] {
-			checks = append(checks, ipc.Check{Area: "leftovers", Name: string(ref.Run), Detail: "processes that belong to no service", Remedy: "locald server restart"})
+	for _, t := range found.Things {
+		if t.State == ipc.ThingLeft {
+			checks = append(checks, ipc.Check{Area: "leftovers", Name: t.Kind, Detail: t.String(), Remedy: t.Remedy})
 		}
 	}
 	if len(checks) == 0 {
-		checks = append(checks, ipc.Check{Area: "leftovers", Name: "processes", OK: true, Detail: "none"})
+		checks = append(checks, ipc.Check{Area: "leftovers", Name: "all", OK: true, Detail: "none"})
 	}
 	return checks
 }

@@ -76,6 +76,16 @@ func alive(path string) bool {
 	return true
 }
 
+// datagram reports whether somebody reads datagrams at path.
+func datagram(path string) bool {
+	conn, err := net.DialTimeout("unixgram", path, time.Second)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
 // bind listens at path with a socket that only this user can connect to from
 // its first moment.
 func bind(path string) (*net.UnixListener, error) {

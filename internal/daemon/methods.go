@@ -35,6 +35,7 @@ func (d *Daemon) table() ipc.Table {
 		ipc.CallRun:     stream(d.run),
 		ipc.CallLogs:    ipc.Stream(d.logs).Patient(),
 		ipc.CallDoctor:  ipc.Answer(d.doctor),
+		ipc.CallLeft:    ipc.Answer(d.leftovers),
 		ipc.CallStopAll: stream(d.stopAll),
 	}
 }
@@ -222,13 +223,22 @@ func (d *Daemon) down(ctx context.Context, a ipc.DownArgs, send func(ipc.Event) 
 		names = append(slices.Clone(names), also...)
 	}
 	last, err := d.lower(ctx, p, names, a.Force, send)
-	if err != nil || *last.Exit != 0 || !a.Volumes {
+	if err == nil && *last.Exit == 0 && a.Volumes {
+		err = p.DeleteData(ctx, a.Services)
+	}
+	if err != nil || !a.Verify {
 		return last, err
 	}
-	if err := p.DeleteData(ctx, a.Services); err != nil {
+	return d.verify(ctx, last, ipc.LeftArgs{Project: a.Project, Services: names, Volumes: a.Volumes})
+}
+
+// verify adds to the end of a down what is still there.
+func (d *Daemon) verify(ctx context.Context, last ipc.Event, of ipc.LeftArgs) (ipc.Event, error) {
+	found, err := d.remains(ctx, of)
+	if err != nil {
 		return ipc.Event{}, err
 	}
-	return last, nil
+	return last.Verified(found), nil
 }
 
 // lower wants services down and waits for the proof.
@@ -241,6 +251,11 @@ func (d *Daemon) lower(ctx context.Context, p *project.Project, names []string, 
 	if len(names) == 0 {
 		for _, s := range sub.Snapshot {
 			names = append(names, s.Service)
+		}
+		for name := range p.Record().Wants { // also what an earlier daemon ran
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
 	}
 	failed, err := followDown(ctx, p, sub, names, send)

@@ -44,7 +44,7 @@ var doors = map[string][]string{
 	},
 	"internal/daemon": {
 		"ipc", "restore", "runtime", "runtime/container", "runtime/process", "supervisor",
-		"internal/config", "internal/keeper", "internal/logs", "internal/postgres", "internal/project", "internal/state",
+		"internal/config", "internal/keeper", "internal/logs", "internal/postgres", "internal/project", "internal/sockets", "internal/state",
 	},
 	"internal/cli": {"ipc", "runtime", "internal/config", "internal/logs", "internal/state", "runtime/container"},
 	"cmd/locald":   {"ipc", "internal/cli", "internal/daemon", "internal/keeper"},

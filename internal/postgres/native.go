@@ -156,7 +156,7 @@ func (b build) prepare() error {
 // sweep removes the private files; what it cannot remove the next prepare does.
 func (b build) sweep() {
 	_ = os.RemoveAll(b.path(scratchDir))
-	_ = os.RemoveAll(b.shortSockets())
+	_ = os.RemoveAll(InitSockets(b.Dir))
 }
 
 func (b build) scratch(name string) string { return filepath.Join(b.path(scratchDir), name) }

@@ -173,7 +173,7 @@ func (b build) sockets() (string, error) {
 	if len(dir)+len("/.s.PGSQL.65535") <= longestSocket && !strings.ContainsAny(dir, `,"'\`) {
 		return dir, nil
 	}
-	dir = b.shortSockets()
+	dir = InitSockets(b.Dir)
 	// Whoever else may have made it: only a directory that this call has made,
 	// with this mode, is private.
 	if err := os.RemoveAll(dir); err != nil {
@@ -182,8 +182,10 @@ func (b build) sockets() (string, error) {
 	return dir, os.Mkdir(dir, 0o700)
 }
 
-func (b build) shortSockets() string {
-	sum := sha256.Sum256([]byte(b.Dir))
+// InitSockets is where the server that runs the init scripts of the data in dir
+// has its socket while they run, when dir is too long a path for it.
+func InitSockets(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
 	return filepath.Join("/tmp", fmt.Sprintf("locald-%d-pg-%x", os.Getuid(), sum[:6]))
 }
 
