@@ -118,7 +118,7 @@ func (s *search) elsewhere(p state.SeenProject, name string) {
 	if s.live.daemon != 0 {
 		t.Detail = "notification socket"
 	}
-	s.file(t, state.Short(filepath.Join(s.places.Dir, "notify", p.ID+"-"+name)))
+	s.file(t, state.Store{Dir: s.places.Dir}.Notify(p.ID, name))
 	t.State, t.Detail = s.of(p.ID, name, ipc.ThingLeft), "socket of a database that was being made"
 	t.Remedy = "rm -r " + quoted(postgres.InitSockets(state.Store{Dir: s.places.Dir}.Data(p.ID, name)))
 	s.file(t, postgres.InitSockets(state.Store{Dir: s.places.Dir}.Data(p.ID, name)))

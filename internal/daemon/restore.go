@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"io/fs"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/locald/locald/internal/project"
+	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/restore"
 )
 
@@ -23,9 +26,25 @@ func (d *Daemon) load() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, r := range records {
+		d.dropSockets(r)
 		p, problems := project.Open(d.machine, r)
 		d.complain(problems)
 		d.admit(r.Dir, p)
+	}
+}
+
+// dropSockets removes the notification sockets that a daemon has left that was
+// killed: only those of services that start again are made anew.
+func (d *Daemon) dropSockets(r state.Project) {
+	for name := range r.Wants {
+		path := d.store.Notify(r.ID, name)
+		info, err := os.Lstat(path)
+		if err != nil || info.Mode()&fs.ModeSocket == 0 || !own(info) {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			d.log.Warn("notification socket", zap.Error(err))
+		}
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/locald/locald/internal/env"
 	"github.com/locald/locald/internal/ports"
 	"github.com/locald/locald/internal/postgres"
-	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/supervisor"
 )
@@ -366,5 +365,5 @@ func (s *service) written() map[string]string {
 
 // notify is the path of the service's notification socket.
 func (s *service) notify() string {
-	return state.Short(filepath.Join(s.project.machine.Store.Dir, "notify", s.project.id+"-"+s.conf.Name))
+	return s.project.machine.Store.Notify(s.project.id, s.conf.Name)
 }

@@ -250,6 +250,11 @@ func (s Store) Data(project, service string) string {
 	return filepath.Join(s.Project(project), "data", service)
 }
 
+// Notify is the path of a service's notification socket.
+func (s Store) Notify(project, service string) string {
+	return Short(filepath.Join(s.Dir, "notify", project+"-"+service))
+}
+
 // Projects reads what is recorded of every project. What cannot be read is
 // named in problems and put aside where it is damaged; it is left out when there
 // is no copy before it.
