@@ -26,20 +26,28 @@ func (p process) stopped() bool { return p.state == 'T' || p.state == 't' }
 
 func readProcess(pid int) (p process, ok bool) {
 	var buf [1024]byte
-	b := readProc(pid, "stat", buf[:])
+	p, ok = parseStat(readProc(pid, "stat", buf[:]))
+	p.pid = pid
+	return p, ok
+}
+
+// parseStat reads what proc_pid_stat(5) describes, but for the PID. What is not
+// whole and in that form is nothing: a process with a guessed parent could be
+// taken for somebody's child.
+func parseStat(b []byte) (p process, ok bool) {
 	// The name may hold anything, so the fields are counted from its end.
-	i := bytes.LastIndexByte(b, ')')
-	if i < 0 {
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) < 21 || len(fields[0]) != 1 {
 		return process{}, false
 	}
-	fields := bytes.Fields(b[i+1:])
-	if len(fields) < 20 {
+	p.state = fields[0][0]
+	var errs [3]error
+	p.parent, errs[0] = strconv.Atoi(string(fields[1]))
+	p.group, errs[1] = strconv.Atoi(string(fields[2]))
+	p.start, errs[2] = strconv.ParseUint(string(fields[19]), 10, 64)
+	if errors.Join(errs[:]...) != nil {
 		return process{}, false
 	}
-	p = process{pid: pid, state: fields[0][0]}
-	p.parent, _ = strconv.Atoi(string(fields[1]))
-	p.group, _ = strconv.Atoi(string(fields[2]))
-	p.start, _ = strconv.ParseUint(string(fields[19]), 10, 64)
 	return p, true
 }
 
@@ -152,16 +160,25 @@ func lockLimit(pid int) (limit uint64, ok bool) {
 	}
 	// Of another user's process prlimit tells nothing; the file does.
 	var buf [4096]byte
-	_, line, found := bytes.Cut(readProc(pid, "limits", buf[:]), []byte("Max file locks"))
-	line, _, _ = bytes.Cut(line, []byte("\n"))
-	fields := bytes.Fields(line)
-	if !found || len(fields) < 2 {
-		return 0, false
+	return parseLimits(readProc(pid, "limits", buf[:]))
+}
+
+// parseLimits finds the hard limit of locks in what proc_pid_limits(5)
+// describes.
+func parseLimits(b []byte) (limit uint64, ok bool) {
+	for line := range bytes.Lines(b) {
+		rest, found := bytes.CutPrefix(line, []byte("Max file locks "))
+		fields := bytes.Fields(rest)
+		if !found || len(fields) < 2 {
+			continue
+		}
+		if string(fields[1]) == "unlimited" {
+			return unix.RLIM_INFINITY, true
+		}
+		limit, err := strconv.ParseUint(string(fields[1]), 10, 64)
+		return limit, err == nil
 	}
-	if limit, err := strconv.ParseUint(string(fields[1]), 10, 64); err == nil {
-		return limit, true
-	}
-	return ^uint64(0), true
+	return 0, false
 }
 
 func setLockLimit(limit uint64) error {

@@ -360,8 +360,12 @@ func (c *cursor) lines(h header, payload []byte, each func(Line) error) error {
 		l.Data = why
 		return each(l)
 	}
-	for ; len(payload) > 0; l.Seq++ {
+	for ; len(payload) > 0 && l.Seq < h.end(); l.Seq++ {
+		whole := payload
 		l.Data, payload, l.Partial = split(payload)
+		if l.Seq+1 == h.end() && len(payload) > 0 { // more lines than there were
+			return c.damaged(h, l, len(whole), each)
+		}
 		if l.Seq <= c.filter.after || search && !c.filter.line(l.Data) {
 			continue
 		}
@@ -369,5 +373,19 @@ func (c *cursor) lines(h header, payload []byte, each func(Line) error) error {
 			return err
 		}
 	}
+	if l.Seq < h.end() { // fewer
+		return c.damaged(h, l, 0, each)
+	}
 	return nil
+}
+
+// damaged hands out a gap in the place of l and what follows it in its block,
+// of which the number of lines shows that it is not what was written.
+func (c *cursor) damaged(h header, l Line, bytes int, each func(Line) error) error {
+	h.stream = Gap
+	if !c.filter.block(h) || l.Seq <= c.filter.after {
+		return nil
+	}
+	l.Stream, l.Data, l.Partial, l.Missing = Gap, []byte("the log is damaged here"), false, int64(bytes)
+	return each(l)
 }

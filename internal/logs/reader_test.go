@@ -3,7 +3,6 @@ package logs
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -172,83 +171,4 @@ func TestRequiredLiterals(t *testing.T) {
 			t.Errorf("%s requires %q, want %q", expression, got, want)
 		}
 	}
-}
-
-// seal makes the headers in content valid as far as their check goes, or a
-// fuzzer would never come past it.
-func seal(content []byte) {
-	for rest := content; ; {
-		i := bytes.Index(rest, magic[:])
-		if i < 0 || len(rest)-i < headerSize {
-			return
-		}
-		rest = rest[i:]
-		binary.LittleEndian.PutUint32(rest[20:], check(rest))
-		rest = rest[len(magic):]
-	}
-}
-
-func FuzzSegment(f *testing.F) {
-	dir := f.TempDir()
-	w, err := OpenWriter(dir, Limits{})
-	if err != nil {
-		f.Fatal(err)
-	}
-	in := w.Input(1, Stderr)
-	for _, text := range []string{"one\ntwo\n", strings.Repeat("x", maxLine+5) + "\n", "no end"} {
-		if err := in.Append([]byte(text), epoch); err != nil {
-			f.Fatal(err)
-		}
-	}
-	if err := errors.Join(in.Close(), w.Event(1, "exited with 0", epoch), w.Close()); err != nil {
-		f.Fatal(err)
-	}
-	content, err := os.ReadFile(filepath.Join(dir, segment{1, 1}.name()))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(content, true)
-	f.Add(content[:len(content)-5], true)
-	f.Add(content[:headerSize], true)
-	f.Add(append(make([]byte, 100), content...), false)
-	f.Fuzz(func(t *testing.T, content []byte, repair bool) {
-		seal(content)
-		dir := t.TempDir()
-		path := filepath.Join(dir, segment{1, 1}.name())
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		total := 0
-		count := func(l Line) error {
-			total += len(l.Data)
-			return nil
-		}
-		for _, q := range []Query{all, {Tail: 3}, {Tail: 2, Grep: regexp.MustCompile("a.b")}, {Tail: -1, After: 5}} {
-			total = 0
-			if err := OpenReader(dir).Read(t.Context(), q, count); err != nil {
-				t.Fatal(err)
-			}
-			if total > len(content)+1000 {
-				t.Fatalf("%d bytes of lines in %d", total, len(content))
-			}
-		}
-		if !repair {
-			return
-		}
-		w, err := OpenWriter(dir, Limits{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if w.next > 1<<61 {
-			return // beyond the numbers there are
-		}
-		in := w.Input(9, Stdout)
-		if err := errors.Join(in.Append([]byte("written after\n"), time.Now()), w.Close()); err != nil {
-			t.Fatal(err)
-		}
-		lines, err := Last(dir, 1, 9)
-		if err != nil || len(lines) != 1 || string(lines[0].Data) != "written after" {
-			t.Fatalf("a repaired store ends with %v, %v", lines, err)
-		}
-	})
 }

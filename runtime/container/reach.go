@@ -175,13 +175,17 @@ func listening(address netip.AddrPort) bool {
 }
 
 func inTable(path string, address netip.AddrPort) bool {
-	const listen = "0A"
 	f, err := os.Open(path)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	return lists(f, address)
+}
+
+func lists(table io.Reader, address netip.AddrPort) bool {
+	const listen = "0A"
+	for lines := bufio.NewScanner(table); lines.Scan(); {
 		fields := strings.Fields(lines.Text())
 		if len(fields) < 4 || fields[3] != listen {
 			continue
