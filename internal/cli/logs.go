@@ -284,9 +284,21 @@ func (lp *logPrinter) prefix(service string) string {
 func lineText(l ipc.LogLine) string {
 	switch l.Stream {
 	case "gap":
-		return fmt.Sprintf("[%d bytes are missing here]", l.MissingBytes)
+		return "[" + gapText(l) + "]"
 	case "event":
 		return "[" + logs.Safe([]byte(l.Line)) + "]"
 	}
 	return logs.Safe([]byte(l.Line))
+}
+
+// gapText says how much is missing and why, as far as anybody knows.
+func gapText(l ipc.LogLine) string {
+	text := "output is missing here"
+	if l.MissingBytes > 0 {
+		text = fmt.Sprintf("%d bytes are missing here", l.MissingBytes)
+	}
+	if l.Line != "" {
+		text += ": " + logs.Safe([]byte(l.Line))
+	}
+	return text
 }

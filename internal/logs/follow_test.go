@@ -217,7 +217,7 @@ func TestFollowGoesOnAfterTheStoreWasDeleted(t *testing.T) {
 		if err := in.Append([]byte("three\n"), at.Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		expectText(t, f.take(1), "3 stdout#1 three\n")
+		expectText(t, f.take(2), "3 gap#1 the log file was taken away (8 missing)\n4 stdout#1 three\n")
 	}
 }
 
@@ -236,7 +236,7 @@ func TestFollowGoesOnAfterTheSegmentWasCut(t *testing.T) {
 	if err := in.Append([]byte("three\n"), at.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	expectText(t, f.take(1), "3 stdout#1 three\n")
+	expectText(t, f.take(2), "3 gap#1 the log file was cut (8 missing)\n4 stdout#1 three\n")
 }
 
 func TestFollowEndsWithUntil(t *testing.T) {

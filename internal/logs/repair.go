@@ -30,7 +30,7 @@ func (w *Writer) locate(list []segment) (*torn, error) {
 		w.before = max(w.before, end.before)
 		switch {
 		case last && end.sound:
-			w.seg, w.size = list[i], end.size
+			w.seg, w.size, w.began = list[i], end.size, end.began
 		case end.blocks == 0:
 			w.next = max(w.next, list[i].first+1) // the name is taken
 		}
@@ -45,7 +45,9 @@ func (w *Writer) locate(list []segment) (*torn, error) {
 type ending struct {
 	blocks int
 	next   uint64
+	began  uint64 // header.before of the first block
 	before uint64
+	held   int64 // payload bytes in the segment
 	size   int64
 	sound  bool // a writer can go on here
 }
@@ -72,7 +74,11 @@ func survey(dir string, s segment, repair bool) (end ending, left *torn, err err
 			return ending{}, nil, fmt.Errorf("log segment %s: %w", f.Name(), err)
 		}
 		scan.skip()
+		if end.blocks == 0 {
+			end.began = h.before
+		}
 		end.blocks++
+		end.held += int64(h.length)
 		end.next, end.before = max(end.next, h.end()), max(end.before, h.before+uint64(h.length))
 	}
 	end.size, end.sound = scan.off, scan.skipped == 0

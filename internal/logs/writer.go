@@ -45,6 +45,8 @@ type Writer struct {
 	size    int64   // of seg
 	next    uint64  // number of the next line
 	before  uint64  // payload bytes stored so far
+	began   uint64  // the same when seg began
+	taken   taking  // what somebody took out of the store, until a gap says so
 	checked int64   // when seg was last seen in place, ns
 	held    *backlog
 	head    [headerSize]byte
@@ -57,8 +59,9 @@ type file interface {
 	// takes it whole, and says how much it has written.
 	Append(parts [][]byte) (int, error)
 	Truncate(size int64) error
-	// Stat returns the size, and whether the file still has a name.
-	Stat() (size int64, linked bool, err error)
+	// Stat returns the size, and whether the file is still the one that its
+	// path names.
+	Stat() (size int64, there bool, err error)
 	Close() error
 }
 
@@ -156,6 +159,18 @@ func (w *Writer) write(h header, parts [][]byte) error {
 	if err := w.ready(h); err != nil {
 		return err
 	}
+	if taken := w.taken; taken.missing > 0 {
+		gap := header{stream: Gap, run: h.run, lines: 1, time: h.time}
+		if err := w.append(gap, [][]byte{gapText(taken.missing, taken.reason)}); err != nil {
+			return err
+		}
+		w.taken = taking{}
+	}
+	return w.append(h, parts)
+}
+
+// append writes a block behind what is there.
+func (w *Writer) append(h header, parts [][]byte) error {
 	h.first, h.before = w.next, w.before
 	all := append(w.parts[:0], w.head[:])
 	for _, part := range parts {
@@ -196,11 +211,7 @@ func (w *Writer) leave() {
 func (w *Writer) ready(h header) error {
 	if since := h.time - w.checked; w.out != nil && (since < 0 || since >= int64(time.Second)) {
 		w.checked = h.time
-		// A segment that was deleted, replaced or cut is no place to write
-		// to. Readers see from the numbers that something is missing.
-		if size, linked, err := w.out.Stat(); err != nil || !linked || size != w.size {
-			w.leave()
-		}
+		w.inspect()
 	}
 	full := w.size >= w.limits.SegmentBytes
 	if full {
@@ -222,6 +233,32 @@ func (w *Writer) ready(h header) error {
 	return nil
 }
 
+// taking is what somebody did to a store.
+type taking struct {
+	missing int64
+	reason  string
+}
+
+// inspect leaves a segment that somebody has deleted, moved, replaced, cut or
+// written to: it is no place to write to.
+func (w *Writer) inspect() {
+	size, there, err := w.out.Stat()
+	if err == nil && there && size == w.size {
+		return
+	}
+	reason := "the log file was cut"
+	if !there {
+		reason = "the log file was taken away"
+	}
+	// What stands under the name may be a copy of all.
+	left, _, lost := survey(w.dir, w.seg, false)
+	missing := int64(w.before-w.began) - left.held
+	if err == nil && lost == nil && missing > 0 {
+		w.taken.missing, w.taken.reason = w.taken.missing+missing, reason
+	}
+	w.leave()
+}
+
 // reopen goes on with the segment of an earlier writer.
 func (w *Writer) reopen() bool {
 	out, err := w.resume(filepath.Join(w.dir, w.seg.name()))
@@ -230,7 +267,7 @@ func (w *Writer) reopen() bool {
 		return false
 	}
 	w.out = out
-	if size, linked, err := out.Stat(); err != nil || !linked || size != w.size {
+	if size, there, err := out.Stat(); err != nil || !there || size != w.size {
 		w.leave()
 		return false
 	}
@@ -256,7 +293,7 @@ func (w *Writer) begin(run int) error {
 	if err != nil {
 		return fmt.Errorf("log store: %w", err)
 	}
-	w.out, w.seg, w.size = out, seg, 0
+	w.out, w.seg, w.size, w.began = out, seg, 0, w.before
 	if w.limits.MaxBytes > 0 || w.limits.MaxAge > 0 {
 		// What cannot be deleted stays until the next segment.
 		_ = Prune([]string{w.dir}, w.limits.MaxBytes, w.limits.MaxAge, time.Now())
@@ -369,7 +406,10 @@ func gapText(missing int64, reason string) []byte {
 }
 
 // descriptor is a segment opened for appending.
-type descriptor int
+type descriptor struct {
+	fd   int
+	path string
+}
 
 func createSegment(path string) (file, error) {
 	return openDescriptor(path, unix.O_CREAT|unix.O_EXCL)
@@ -384,12 +424,12 @@ func openDescriptor(path string, flags int) (file, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	return descriptor(fd), nil
+	return descriptor{fd, path}, nil
 }
 
 func (d descriptor) Append(parts [][]byte) (written int, err error) {
 	for len(parts) > 0 {
-		n, err := unix.Writev(int(d), parts)
+		n, err := unix.Writev(d.fd, parts)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -409,14 +449,17 @@ func (d descriptor) Append(parts [][]byte) (written int, err error) {
 	return written, nil
 }
 
-func (d descriptor) Truncate(size int64) error { return unix.Ftruncate(int(d), size) }
+func (d descriptor) Truncate(size int64) error { return unix.Ftruncate(d.fd, size) }
 
-func (d descriptor) Stat() (size int64, linked bool, err error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(d), &st); err != nil {
+func (d descriptor) Stat() (size int64, there bool, err error) {
+	var open, named unix.Stat_t
+	if err := unix.Fstat(d.fd, &open); err != nil {
 		return 0, false, err
 	}
-	return st.Size, st.Nlink > 0 && st.Mode&unix.S_IFMT == unix.S_IFREG, nil
+	if err := unix.Lstat(d.path, &named); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+		return 0, false, err
+	}
+	return open.Size, open.Dev == named.Dev && open.Ino == named.Ino && named.Mode&unix.S_IFMT == unix.S_IFREG, nil
 }
 
-func (d descriptor) Close() error { return unix.Close(int(d)) }
+func (d descriptor) Close() error { return unix.Close(d.fd) }

@@ -463,11 +463,34 @@ func TestPruneTakesTheOldestOfAllStores(t *testing.T) {
 
 func TestSegmentTakenAwayUnderTheWriter(t *testing.T) {
 	t.Parallel()
-	for name, spoil := range map[string]func(path string) error{
-		"deleted":            os.Remove,
-		"cut":                func(path string) error { return os.Truncate(path, 0) },
-		"a link":             func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path)) },
-		"with its directory": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
+	t.Attr("promise", "P11 F60")
+	const all3 = "1 stdout#1 one\n2 stdout#1 two\n3 stdout#1 three\n"
+	const away, cut = "5 gap#1 the log file was taken away ", "5 gap#1 the log file was cut "
+	for name, test := range map[string]struct {
+		spoil func(path string) error
+		want  string // between what is written before somebody looks, and after
+	}{
+		"deleted":            {os.Remove, away + "(21 missing)\n"},
+		"moved":              {func(path string) error { return os.Rename(path, path+".1") }, away + "(21 missing)\n"},
+		"a link":             {func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path)) }, away + "(21 missing)\n"},
+		"with its directory": {func(path string) error { return os.RemoveAll(filepath.Dir(path)) }, away + "(21 missing)\n"},
+		"cut":                {func(path string) error { return os.Truncate(path, 0) }, "4 stdout#1 unseen\n" + cut + "(14 missing)\n"},
+		"cut behind a block": {
+			func(path string) error { return os.Truncate(path, headerSize+8) },
+			"1 stdout#1 one\n2 stdout#1 two\n3 gap#1 these lines are no longer stored (6 missing)\n4 stdout#1 unseen\n" + cut + "(6 missing)\n",
+		},
+		"a copy": {func(path string) error {
+			content, err := os.ReadFile(path)
+			return errors.Join(err, os.Remove(path), os.WriteFile(path, content, 0o600))
+		}, all3 + "4 gap#1 these lines are no longer stored (7 missing)\n" + away + "(7 missing)\n"},
+		"written to": {func(path string) error {
+			f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteString("somebody else's\n")
+			return errors.Join(err, f.Close())
+		}, all3 + "4 stdout#1 unseen\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -475,17 +498,24 @@ func TestSegmentTakenAwayUnderTheWriter(t *testing.T) {
 			w := open(t, dir, Limits{})
 			in := w.Input(1, Stdout)
 			at := time.Now()
-			if err := in.Append([]byte("one\ntwo\n"), at); err != nil {
+			write := func(text string, at time.Time) {
+				t.Helper()
+				if err := in.Append([]byte(text), at); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write("one\ntwo\n", at)
+			write("three\n", at)
+			if err := test.spoil(filepath.Join(dir, segment{1, 1}.name())); err != nil {
 				t.Fatal(err)
 			}
-			if err := spoil(filepath.Join(dir, segment{1, 1}.name())); err != nil {
-				t.Fatal(err)
+			write("unseen\n", at)
+			write("last\n", at.Add(2*time.Second))
+			lines := read(t, dir, all)
+			expectText(t, lines[:len(lines)-1], test.want)
+			if end := lines[len(lines)-1]; string(end.Data) != "last" {
+				t.Errorf("ends with %q", end.Data)
 			}
-			if err := in.Append([]byte("three\nfour\n"), at.Add(2*time.Second)); err != nil {
-				t.Fatal(err)
-			}
-			expectText(t, read(t, dir, all), "3 stdout#1 three\n4 stdout#1 four\n")
-			expectText(t, read(t, dir, Query{Tail: -1, After: 1}), "2 gap#1 these lines are no longer stored\n3 stdout#1 three\n4 stdout#1 four\n")
 		})
 	}
 }
