@@ -1,13 +1,20 @@
 /*
- * hostile KIND: a service that tries to leave something behind. Every kind
- * writes one line to standard output once it is set up. All of its processes
- * keep standard output open, which is how a test knows that they are gone.
+ * hostile KIND [FIFO]: a service that tries to leave something behind. Every
+ * kind writes one line to standard output once it is set up. All of its
+ * processes keep standard output open, which is how a test knows that they are
+ * gone.
+ *
+ * With FIFO it tells there "run N", or "overlap N" when a process of another run
+ * is there still, and "up N" once what it leaves behind is set up too. The name
+ * of every process is then "run N", whatever else it does to hide.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -23,7 +30,46 @@ static void rest(long us) {
 	nanosleep(&t, NULL);
 }
 
-static void up(void) { puts("up"); fflush(stdout); }
+static int fifo = -1;
+static char run[12] = "";
+
+static void tell(const char *what) {
+	if (fifo >= 0)
+		dprintf(fifo, "%s %s\n", what, run);
+}
+
+static void name(const char *number) {
+	char name[16];
+	snprintf(run, sizeof run, "%s", number);
+	snprintf(name, sizeof name, "run %s", run);
+	prctl(PR_SET_NAME, name);
+}
+
+/* The lock is held as long as one process has the descriptor that it inherited. */
+static void begin(const char *path) {
+	const char *number = getenv("LOCALD_RUN");
+	name(number ? number : "0");
+	fifo = open(path, O_WRONLY);
+	if (fifo < 0)
+		_exit(8);
+	tell(flock(fifo, LOCK_EX | LOCK_NB) ? "overlap" : "run");
+}
+
+static void up(void) {
+	puts("up");
+	fflush(stdout);
+	if (fifo >= 0)
+		rest(20000);
+	tell("up");
+}
+
+/* left ends a main process that leaves something behind. */
+static int left(void) {
+	up();
+	if (fifo >= 0)
+		rest(30000);
+	return 0;
+}
 
 /* becomes_daemon returns 1 in a process that has lost its parent and session. */
 static int becomes_daemon(void) {
@@ -44,7 +90,7 @@ static void overwrite_environment(void) {
 }
 
 static void again(const char *kind) {
-	char *argv[] = { "hostile", (char *)kind, NULL }, *envp[] = { NULL };
+	char *argv[] = { "hostile", (char *)kind, run, NULL }, *envp[] = { NULL };
 	execve("/proc/self/exe", argv, envp);
 	_exit(9);
 }
@@ -96,19 +142,21 @@ static void bomb(void) {
 int main(int argc, char **argv) {
 	const char *kind = argc > 1 ? argv[1] : "";
 	signal(SIGCHLD, SIG_DFL);
+	if (argc > 2 && !strcmp(kind, "deaf")) name(argv[2]);
+	else if (argc > 2) begin(argv[2]);
 	if (!strcmp(kind, "deaf")) { signal(SIGTERM, SIG_IGN); stay(); }
 	else if (!strcmp(kind, "plain")) { if (fork() == 0) stay(); }
 	else if (!strcmp(kind, "doublefork")) { if (fork() == 0) { if (fork() == 0) stay(); _exit(0); } wait(NULL); }
 	else if (!strcmp(kind, "setsid")) { if (fork() == 0) { setsid(); stay(); } }
 	else if (!strcmp(kind, "daemon")) { if (becomes_daemon()) stay(); }
-	else if (!strcmp(kind, "daemon-exit")) { if (becomes_daemon()) stay(); up(); return 0; }
+	else if (!strcmp(kind, "daemon-exit")) { if (becomes_daemon()) stay(); return left(); }
 	else if (!strcmp(kind, "clearenv")) { if (becomes_daemon()) again("deaf"); }
 	else if (!strcmp(kind, "title")) { if (becomes_daemon()) { overwrite_environment(); stay(); } }
 	else if (!strcmp(kind, "nodump")) { if (becomes_daemon()) { prctl(PR_SET_DUMPABLE, 0); stay(); } }
 	else if (!strcmp(kind, "ignoreterm")) { signal(SIGTERM, SIG_IGN); if (fork() == 0) stay(); }
 	else if (!strcmp(kind, "onterm")) signal(SIGTERM, daemonise_on_term);
 	else if (!strcmp(kind, "stopped")) { if (fork() == 0) { setsid(); raise(SIGSTOP); stay(); } }
-	else if (!strcmp(kind, "holdout")) { if (becomes_daemon()) { signal(SIGTERM, SIG_IGN); signal(SIGHUP, SIG_IGN); stay(); } up(); return 0; }
+	else if (!strcmp(kind, "holdout")) { if (becomes_daemon()) { signal(SIGTERM, SIG_IGN); signal(SIGHUP, SIG_IGN); stay(); } return left(); }
 	else if (!strcmp(kind, "subreaper")) {
 		if (fork() == 0) {
 			prctl(PR_SET_CHILD_SUBREAPER, 1);
