@@ -10,8 +10,8 @@
  *	as UID NPROC TASKS COMMAND...
  *	                  runs the command as an ordinary user who may have so many
  *	                  processes, in the cgroup that has this file
- *	bomb              forks without end, each child in a session of its own
- *	bomb deaf         the same, and SIGTERM does nothing
+ *	bomb [HOW...]     forks without end; "deaf": SIGTERM does nothing; "apart":
+ *	                  each process in a session of its own
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -131,13 +131,17 @@ static int as(uid_t uid, rlim_t most, const char *tasks, char **command) {
 	return 3;
 }
 
-static _Noreturn void bomb(int deaf) {
+static _Noreturn void bomb(char **how) {
+	int apart = 0;
 	signal(SIGCHLD, SIG_IGN);
-	if (deaf)
-		signal(SIGTERM, SIG_IGN);
+	for (; *how; how++)
+		if (!strcmp(*how, "deaf"))
+			signal(SIGTERM, SIG_IGN);
+		else
+			apart = 1;
 	for (;;) {
 		pid_t pid = fork();
-		if (pid == 0)
+		if (pid == 0 && apart)
 			setsid();
 		if (pid < 0)
 			usleep(2000);
@@ -157,6 +161,6 @@ int main(int argc, char **argv) {
 	if (!strcmp(mode, "as") && argc > 5)
 		return as(atoi(argv[2]), atoi(argv[3]), argv[4], argv + 5);
 	if (!strcmp(mode, "bomb"))
-		bomb(argc > 2);
+		bomb(argv + 2);
 	return 2;
 }
