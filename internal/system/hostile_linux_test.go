@@ -106,6 +106,7 @@ max_restarts = 1000
 		t.Fatal(err)
 	}
 	canaries := newCanaries(t, 3)
+	defer canaries.end()
 	tr := &trial{sandbox: s, seen: seen, told: listen(t, path), ends: kind == "daemon-exit" || kind == "holdout"}
 	s.run("server", "start", "--daemonize")
 	s.try("up") // it may have ended before it was seen to be up
@@ -126,7 +127,6 @@ max_restarts = 1000
 			}
 		}
 	}
-	canaries.end()
 }
 
 // trial is one kind of service in one sandbox.
@@ -669,7 +669,7 @@ func newCanaries(t *testing.T, count int) *canaries {
 }
 
 // add starts a program that tells in lines what it and its children got.
-func (c *canaries) add(path string, args ...string) *canary {
+func (c *canaries) add(path string, args ...string) {
 	c.t.Helper()
 	in, stay, err := os.Pipe()
 	if err != nil {
@@ -686,11 +686,11 @@ func (c *canaries) add(path string, args ...string) *canary {
 	if err := one.cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	c.all = append(c.all, one)
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() || !strings.HasPrefix(lines.Text(), "ready") {
 		c.t.Fatalf("no canary: %q, %v", lines.Text(), lines.Err())
 	}
+	c.all = append(c.all, one)
 	go func() {
 		defer close(one.read)
 		for lines.Scan() {
@@ -698,24 +698,34 @@ func (c *canaries) add(path string, args ...string) *canary {
 			c.t.Errorf("canary: %s", lines.Text())
 		}
 	}()
-	return one
 }
 
-// end ends the canaries, and returns how many of them had been signalled.
+// end ends the canaries: none was stopped, killed or otherwise signalled.
 func (c *canaries) end() {
 	c.t.Helper()
-	for _, one := range c.all {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", one.cmd.Process.Pid))
-		if err != nil || strings.Contains(string(stat), ") T ") {
-			c.touched.Add(1)
-			c.t.Errorf("a canary was stopped: %s %v", stat, err)
-			_ = one.cmd.Process.Kill()
-		}
-		one.stay.Close()
-		<-one.read
-		if err := one.cmd.Wait(); err != nil {
-			c.t.Errorf("a canary ended: %v", err)
-		}
+	for len(c.all) > 0 {
+		c.endOldest()
 	}
-	c.all = nil
+}
+
+func (c *canaries) endOldest() {
+	c.t.Helper()
+	one := c.all[0]
+	c.all = c.all[1:]
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", one.cmd.Process.Pid)); err != nil || strings.Contains(string(stat), ") T ") {
+		c.touched.Add(1)
+		c.t.Errorf("a canary was stopped: %s %v", stat, err)
+		_ = one.cmd.Process.Kill()
+	}
+	one.stay.Close()
+	select {
+	case <-one.read:
+	case <-time.After(limit):
+		c.t.Errorf("canary %d does not end", one.cmd.Process.Pid)
+		_ = one.cmd.Process.Kill()
+	}
+	if err := one.cmd.Wait(); err != nil {
+		c.touched.Add(1)
+		c.t.Errorf("a canary ended: %v", err)
+	}
 }
