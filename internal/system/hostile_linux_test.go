@@ -74,9 +74,6 @@ func TestHostile(t *testing.T) {
 	compiled(t, "../keeper/testdata/hostile.c")
 	compiled(t, "testdata/bystander.c")
 	cells := &table{times: times(1, 20)}
-	if text := os.Getenv("LOCALD_TEST_TIMES"); text != "" {
-		cells.times = number(t, text)
-	}
 	t.Run("kinds", func(t *testing.T) {
 		for _, h := range hostiles {
 			t.Run(h.name, func(t *testing.T) {
@@ -112,20 +109,21 @@ max_restarts = 1000
 	s.try("up") // it may have ended before it was seen to be up
 	s.try("stop", "it")
 	for _, scenario := range scenarios {
-		if only := os.Getenv("LOCALD_TEST_CELLS"); only != "" && !strings.Contains(only, scenario.name) {
-			continue
-		}
-		for n := range cells.times {
-			before := canaries.touched.Load()
-			left := tr.attack(scenario.happens)
-			cells.count(name, scenario.name, left)
-			if left != nil && !escapes(name, scenario.name) {
-				t.Errorf("%s, run %d: %s: %d left: %v", scenario.name, n, scenario.says, len(left), left)
+		t.Run(scenario.name, func(t *testing.T) {
+			s.t = t
+			for n := range cells.times {
+				before := canaries.touched.Load()
+				left := tr.attack(scenario.happens)
+				cells.count(name, scenario.name, left)
+				if left != nil && !escapes(name, scenario.name) {
+					t.Errorf("%s, run %d: %d left: %v", scenario.says, n, len(left), left)
+				}
+				if canaries.touched.Load() != before {
+					t.Errorf("%s, run %d: an innocent process got a signal", scenario.says, n)
+				}
 			}
-			if canaries.touched.Load() != before {
-				t.Errorf("%s, run %d: an innocent process got a signal", scenario.name, n)
-			}
-		}
+		})
+		s.t = t
 	}
 }
 
@@ -478,16 +476,17 @@ func (o *observer) members(t *testing.T) []member {
 func (o *observer) frozen(t *testing.T) (members []member) {
 	t.Helper()
 	for _, pid := range o.pids(t) {
-		if itself(pid) {
-			continue // or a child of it before its exec
-		}
+		exe, gone := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
 		name, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it was ending
-		}
 		m := member{pid: pid, name: strings.TrimSpace(string(name))}
-		if text, ok := strings.CutPrefix(m.name, "run "); ok {
+		text, ofRun := strings.CutPrefix(m.name, "run ")
+		switch {
+		case err != nil:
+			continue // it was ending
+		case ofRun:
 			m.run = number(t, text)
+		case exe == locald() || errors.Is(gone, fs.ErrNotExist):
+			continue // itself, or a child of it before its exec, or one that ends: it has no memory any more
 		}
 		members = append(members, m)
 	}
