@@ -2,6 +2,10 @@ package postgres
 
 import (
 	"context"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,8 +22,8 @@ const (
 	dataDir    = "data"
 	newDir     = "data.new"
 	scratchDir = "create"
-	// madeFile is in the data directory, so it comes and goes with the data: the
-	// Credentials that the data was last given.
+	// madeFile is in the data directory, so it comes and goes with the data: what
+	// of the Credentials the data was last given, as origin has it.
 	madeFile = "locald.json"
 )
 
@@ -196,7 +200,40 @@ func (b build) finish(context.Context) error {
 }
 
 func (b build) record(dir string) error {
-	return writeJSON(filepath.Join(b.path(dir), madeFile), b.Credentials, os.Rename)
+	made, err := originOf(b.Credentials)
+	if err != nil {
+		return err
+	}
+	return writeJSON(filepath.Join(b.path(dir), madeFile), made, os.Rename)
+}
+
+// origin is the Credentials that data was given. Of the password there is only
+// what tells whether another one is the same: it is in one file, and that is
+// not this.
+type origin struct {
+	User     string `json:"user"`
+	Database string `json:"database"`
+	Salt     []byte `json:"salt"`
+	Digest   []byte `json:"digest"`
+}
+
+func originOf(c Credentials) (origin, error) {
+	o := origin{User: c.User, Database: c.Database, Salt: make([]byte, 16)}
+	_, _ = rand.Read(o.Salt) // crypto/rand: never returns an error
+	var err error
+	o.Digest, err = o.digest(c.Password)
+	return o, err
+}
+
+// digest costs as much to guess as what Postgres itself keeps of a password.
+func (o origin) digest(password string) ([]byte, error) {
+	return pbkdf2.Key(sha256.New, password, o.Salt, 4096, sha256.Size)
+}
+
+// has reports whether the data has this password.
+func (o origin) has(password string) bool {
+	digest, err := o.digest(password)
+	return err == nil && subtle.ConstantTimeCompare(digest, o.Digest) == 1
 }
 
 // reuse readies data that exists for a start.
@@ -211,7 +248,7 @@ func (b build) reuse(ctx context.Context, have string) error {
 	made, ok := b.made()
 	want := b.Credentials
 	switch {
-	case !ok || made == want:
+	case !ok:
 		return nil
 	case made.User != want.User || made.Database != want.Database:
 		return &runtime.Fault{
@@ -220,6 +257,8 @@ func (b build) reuse(ctx context.Context, have string) error {
 			Err: fmt.Errorf("data directory %s was made for user %q and database %q, and user %q and database %q are asked for",
 				b.Dir, made.User, made.Database, want.User, want.Database),
 		}
+	case made.has(want.Password):
+		return nil
 	}
 	if err := b.prepare(); err != nil {
 		return err
@@ -230,10 +269,10 @@ func (b build) reuse(ctx context.Context, have string) error {
 
 // made is what the data was given, ok is false when it does not say: then it
 // was not made here, and nothing is held against it.
-func (b build) made() (c Credentials, ok bool) {
+func (b build) made() (o origin, ok bool) {
 	content, err := os.ReadFile(filepath.Join(b.path(dataDir), madeFile))
-	if err != nil || json.Unmarshal(content, &c) != nil {
-		return Credentials{}, false
+	if err != nil || json.Unmarshal(content, &o) != nil {
+		return origin{}, false
 	}
-	return c, true
+	return o, true
 }
