@@ -33,3 +33,12 @@ func MaskURL(s string) string {
 	}
 	return urlPassword.ReplaceAllString(s, "${1}"+Mask+"@")
 }
+
+// URLPasswords is every password inside a URL in s.
+func URLPasswords(s string) []string {
+	var found []string
+	for _, match := range urlPassword.FindAllStringSubmatch(s, -1) {
+		found = append(found, match[2])
+	}
+	return found
+}

@@ -1,10 +1,16 @@
 package project
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
 	"strings"
 	"sync"
 
+	"github.com/locald/locald/internal/config"
 	"github.com/locald/locald/internal/env"
+	"github.com/locald/locald/runtime"
 )
 
 // given is what the last run of each service was given, by name: it outlives
@@ -21,7 +27,9 @@ type grant struct {
 	secrets []string          // values, to keep out of what is shown
 }
 
-func (g *given) remember(name string, vars []env.Variable) {
+// remember keeps what a run is given. What is inherited may be referred to where
+// it is not passed on, so its secrets count as well.
+func (g *given) remember(name string, vars []env.Variable, inherits []string) {
 	run := &grant{vars: map[string]string{}}
 	for _, v := range vars {
 		if v.Origin != inherited && v.Name != "LOCALD_RUN" {
@@ -30,16 +38,35 @@ func (g *given) remember(name string, vars []env.Variable) {
 		if v.Hides != "" {
 			run.hidden = append(run.hidden, v.Name+" hides the one in "+v.Hides)
 		}
-		if v.Secret && len(v.Value) >= shortestSecret {
-			run.secrets = append(run.secrets, v.Value)
+		run.keep(v.Name, v.Value)
+	}
+	for _, entry := range inherits {
+		if name, value, ok := strings.Cut(entry, "="); ok {
+			run.keep(name, value)
 		}
 	}
+	// The longest first, so that one within another does not leave the rest of it.
+	slices.SortFunc(run.secrets, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
+	run.secrets = slices.Compact(run.secrets)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.runs == nil {
 		g.runs = map[string]*grant{}
 	}
 	g.runs[name] = run
+}
+
+// keep takes a value in if it is a secret, and the password of a URL also by
+// itself.
+func (r *grant) keep(name, value string) {
+	if !config.Secret(name, value) {
+		return
+	}
+	for _, secret := range append(config.URLPasswords(value), value) {
+		if len(secret) >= shortestSecret {
+			r.secrets = append(r.secrets, secret)
+		}
+	}
 }
 
 // last is what the last run was given; nil when there was none.
@@ -62,4 +89,42 @@ func (g *given) mask(name, text string) string {
 		text = strings.ReplaceAll(text, secret, "***")
 	}
 	return text
+}
+
+// cover is an error without the secrets that a service was given: it is shown,
+// kept in the history and written to a log. What callers ask of it stays.
+func (g *given) cover(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	fault, known := errors.AsType[*runtime.Fault](err)
+	text := g.mask(name, err.Error())
+	if text == err.Error() && (!known || g.mask(name, fault.Hint) == fault.Hint) {
+		return err
+	}
+	told := error(&covered{text, err})
+	if known {
+		told = &runtime.Fault{Code: fault.Code, Hint: g.mask(name, fault.Hint), Err: told, Kind: fault.Kind}
+	}
+	return told
+}
+
+// covered is an error in other words.
+type covered struct {
+	text  string
+	cause error
+}
+
+func (c *covered) Error() string { return c.text }
+func (c *covered) Unwrap() error { return c.cause }
+
+// covering is a runtime whose failures to start have no secrets in them.
+type covering struct {
+	runtime.Runtime
+	cover func(error) error
+}
+
+func (c covering) Start(ctx context.Context, spec runtime.Spec) (runtime.Instance, error) {
+	in, err := c.Runtime.Start(ctx, spec)
+	return in, c.cover(err)
 }

@@ -113,15 +113,21 @@ func (s *service) data() string {
 // supervised is the service as the supervisor keeps it.
 func (s *service) supervised() *supervisor.Service {
 	c := s.conf
+	cover := func(err error) error { return s.project.given.cover(c.Name, err) }
 	return &supervisor.Service{
-		Name: c.Name, Deps: s.deps(), Grace: c.StopTimeout, Runtime: s.runtime(),
+		Name: c.Name, Deps: s.deps(), Grace: c.StopTimeout, Runtime: covering{s.runtime(), cover},
 		Policy: supervisor.Policy{
 			Restart: supervisor.Restart(c.Restart), Task: c.Type == config.TypeTask,
 			Max: c.MaxRestarts, Backoff: c.Backoff,
 		},
-		Prepare: s.prepare,
-		Spec:    s.spec,
-		Check:   s.check,
+		Prepare: func(ctx context.Context, run int, report func(runtime.Progress)) error {
+			return cover(s.prepare(ctx, run, report))
+		},
+		Spec: func(ctx context.Context, run int) (runtime.Spec, error) {
+			spec, err := s.spec(ctx, run)
+			return spec, cover(err)
+		},
+		Check: s.check,
 	}
 }
 
@@ -248,7 +254,7 @@ func (s *service) base(run int) (runtime.Spec, error) {
 	if err != nil {
 		return runtime.Spec{}, invalid(err)
 	}
-	s.project.given.remember(s.conf.Name, vars)
+	s.project.given.remember(s.conf.Name, vars, s.project.inherits())
 	spec := runtime.Spec{
 		Project: s.project.identity(), Service: s.conf.Name, Run: run, Owner: s.project.machine.Owner,
 		Dir: s.conf.Workdir, Log: s.log(),
