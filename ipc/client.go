@@ -42,7 +42,9 @@ func Dial(ctx context.Context, socket string) (*net.UnixConn, error) {
 	}
 	uid, _, err := peer(conn)
 	if err == nil && uid != os.Getuid() {
-		err = unavailable("%s is served by uid %d, not by you (uid %d)", socket, uid, os.Getuid())
+		e := unavailable("%s is served by uid %d, not by you (uid %d)", socket, uid, os.Getuid())
+		e.Hint = "rm " + socket
+		err = e
 	}
 	if err != nil {
 		conn.Close()
@@ -66,7 +68,9 @@ func ownSocket(path string) error {
 		return e
 	}
 	if sys, ok := stat.Sys().(*syscall.Stat_t); !ok || int(sys.Uid) != os.Getuid() {
-		return unavailable("socket %s belongs to another user", path)
+		e := unavailable("socket %s belongs to another user", path)
+		e.Hint = "sudo rm " + path
+		return e
 	}
 	return nil
 }

@@ -59,7 +59,7 @@ func Locate(getenv func(string) string, sandbox string) (Places, error) {
 	case socket != "":
 		return ofSocket(root, socket), nil
 	}
-	p := Places{Dir: root, Log: usual("log"), Socket: usual("sock")}
+	p := Places{Dir: root, Log: usual(root, "log"), Socket: Short(usual(root, "sock"))}
 	p.PIDFile = filepath.Join(root, "locald.pid")
 	p.recorded()
 	return p, nil
@@ -105,15 +105,16 @@ func (p Places) Env() []string {
 }
 
 // recorded takes the socket and the log from what the daemon has written down.
+// What somebody else has by now is not the daemon's any more.
 func (p *Places) recorded() {
 	var d Daemon
 	if err := Read(filepath.Join(p.Dir, daemonFile), &d); err != nil {
 		return
 	}
-	if d.Socket != "" {
+	if d.Socket != "" && !foreign(d.Socket) {
 		p.Socket = d.Socket
 	}
-	if d.Log != "" {
+	if d.Log != "" && !foreign(d.Log) {
 		p.Log = d.Log
 	}
 }
@@ -136,13 +137,20 @@ func digest(s string) string {
 }
 
 // usual is /tmp/locald.<ext>, or /tmp/locald-<uid>.<ext> when somebody else
-// has that path.
-func usual(ext string) string {
-	path := "/tmp/locald." + ext
-	if uid, err := ownerOf(path); err == nil && uid != os.Getuid() {
-		return "/tmp/locald-" + strconv.Itoa(os.Getuid()) + "." + ext
+// has that path. Who has both cannot have what is below the state directory.
+func usual(root, ext string) string {
+	for _, path := range []string{"/tmp/locald." + ext, "/tmp/locald-" + strconv.Itoa(os.Getuid()) + "." + ext} {
+		if !foreign(path) {
+			return path
+		}
 	}
-	return path
+	return filepath.Join(root, "locald."+ext)
+}
+
+// foreign reports whether another user has what stands at path.
+func foreign(path string) bool {
+	uid, err := ownerOf(path)
+	return err == nil && uid != os.Getuid()
 }
 
 // Make creates the state directory, or makes sure that the one there is ours
