@@ -59,7 +59,7 @@ func ownerIn(dir string) runtime.Owner {
 	var kept struct {
 		Instance string `json:"instance"`
 	}
-	if err := Read(filepath.Join(dir, instanceFile), &kept); err != nil {
+	if err := Read(filepath.Join(dir, InstanceFile), &kept); err != nil {
 		return ""
 	}
 	return runtime.Owner(kept.Instance)
