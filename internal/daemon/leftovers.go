@@ -202,7 +202,7 @@ func (s *search) lookForProcesses(ctx context.Context) error {
 		return nil // there was never a daemon here
 	}
 	owner := string(s.seen.Owner)
-	found, err := keeper.Find(ctx, owner)
+	found, err := keeper.Find(ctx, s.places.Dir, owner)
 	if err != nil {
 		return err
 	}
