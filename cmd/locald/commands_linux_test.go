@@ -52,6 +52,12 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"fill":        cmdFill,
 	"gone":        cmdGone,
 	"same":        cmdSame,
+	"killkeeper":  cmdKillKeeper,
+	"daemongone":  cmdDaemonGone,
+	"unwanted":    cmdUnwanted,
+	"instance":    cmdInstance,
+	"setuid":      cmdSetuid,
+	"proxy":       cmdProxy,
 }
 
 // cmdExits runs a program that must end with a status:

@@ -54,6 +54,15 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// promises are the sentences of docs/promises.md that scripts are for.
+var promises = map[string]string{
+	"doctor_leftovers":        "P1 P4",
+	"doctor_leftovers_engine": "P9",
+	"down_noengine":           "P2 P9",
+	"down_survivor":           "P2",
+	"down_verify":             "P1",
+}
+
 // inherited are the variables of this process that scripts get.
 var inherited = []string{"DOCKER_HOST", "GOCOVERDIR", "GORACE", "GOMAXPROCS"}
 
@@ -72,6 +81,9 @@ func setup(e *testscript.Env) error {
 	if !ok {
 		return errors.New("the test has no way to report what is left")
 	}
+	if ids := promises[strings.TrimPrefix(filepath.Base(e.WorkDir), "script-")]; ids != "" {
+		t.Attr("promise", ids)
+	}
 	e.Values["held"] = &holdings{}
 	e.Defer(func() { cleanUp(t, e, id) })
 	return nil
@@ -81,6 +93,7 @@ func setup(e *testscript.Env) error {
 type holdings struct {
 	closers   []func()
 	signalled *exec.Cmd
+	proxy     *proxy
 }
 
 func holdingsOf(ts *testscript.TestScript) *holdings { return ts.Value("held").(*holdings) }

@@ -138,6 +138,9 @@ func (s *search) asked(t thing) bool {
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real
 	}
+	if t.Dir == "" && t.Kind == "process" && t.State == ipc.ThingLeft {
+		return true // it does not tell whose it is: it may be of this project
+	}
 	if t.Dir != dir || t.State == ipc.ThingForeign {
 		return false
 	}
