@@ -12,14 +12,14 @@ import (
 	"github.com/locald/locald/internal/logs"
 )
 
-// stores are the log stores that this keeper writes, each opened when the first
-// byte for it comes.
+// stores are the log stores that this keeper writes, each open from the first
+// byte for it to the end of the last stream that wrote to it.
 type stores struct {
 	log  *slog.Logger
 	keep Retention
 
 	mu      sync.Mutex
-	writers map[string]*logs.Writer
+	writers map[string]*writer
 	foreign map[place][]*stream // those that Stream made, until they have ended
 }
 
@@ -29,21 +29,56 @@ type place struct {
 }
 
 func newStores(keep Retention, log *slog.Logger) *stores {
-	return &stores{log: log, keep: keep, writers: map[string]*logs.Writer{}, foreign: map[place][]*stream{}}
+	return &stores{log: log, keep: keep, writers: map[string]*writer{}, foreign: map[place][]*stream{}}
 }
 
+// writer is one that is open, and how many use it.
+type writer struct {
+	*logs.Writer
+	users int
+}
+
+// writer opens a store, or shares it with whoever else writes to it, until
+// release is called.
 func (s *stores) writer(dir string) (*logs.Writer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if w := s.writers[dir]; w != nil {
-		return w, nil
+		w.users++
+		return w.Writer, nil
 	}
-	limits := logs.Limits{SegmentBytes: s.keep.SegmentBytes, MaxAge: s.keep.Age, Rotated: func() { s.prune(dir) }}
-	w, err := logs.OpenWriter(dir, limits)
+	w, err := logs.OpenWriter(dir, logs.Limits{
+		SegmentBytes: s.keep.SegmentBytes, MaxAge: s.keep.Age, Rotated: func() { s.prune(dir) },
+		Trouble: func(cause error, missing int64) { s.trouble(dir, cause, missing) },
+	})
 	if err == nil {
-		s.writers[dir] = w
+		s.writers[dir] = &writer{w, 1}
 	}
 	return w, err
+}
+
+// trouble says that output cannot be stored, or can be again.
+func (s *stores) trouble(dir string, cause error, missing int64) {
+	if cause != nil {
+		s.log.Warn("output is not stored", "dir", dir, "cause", cause)
+		return
+	}
+	s.log.Info("output is stored again", "dir", dir, "missing_bytes", missing)
+}
+
+// release closes a store that nobody uses any more. One that holds what it could
+// not write is kept, and tries on.
+func (s *stores) release(dir string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.writers[dir]
+	if w.users--; w.users > 0 || w.Err() != nil {
+		return
+	}
+	delete(s.writers, dir)
+	if err := w.Close(); err != nil {
+		s.log.Warn("log store is not closed", "dir", dir, "cause", err)
+	}
 }
 
 // prune makes the stores beside dir keep to what they share.
@@ -68,12 +103,12 @@ func (s *stores) prune(dir string) {
 
 func (s *stores) note(dir string, run int, text string, at time.Time) {
 	w, err := s.writer(dir)
-	if err == nil {
-		err = w.Event(run, text, at)
-	}
 	if err != nil {
 		s.log.Warn("event is not stored", "dir", dir, "event", text, "cause", err)
+		return
 	}
+	_ = w.Event(run, text, at) // told by trouble, and held until it can be stored
+	s.release(dir)
 }
 
 // adopt reads pipes that were received to their end.

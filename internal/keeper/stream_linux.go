@@ -20,8 +20,8 @@ type stream struct {
 	run    int
 	name   logs.Stream
 
-	input  *logs.Input
-	failed bool // the store could not be opened, and it was said
+	input   *logs.Input
+	missing int64 // bytes that came while the store could not be opened
 
 	pumped chan struct{} // pump has returned
 	once   sync.Once
@@ -89,18 +89,19 @@ func (s *stream) store(p []byte, at time.Time) {
 	if s.input == nil {
 		w, err := s.stores.writer(s.dir)
 		if err != nil {
-			if !s.failed {
-				s.stores.log.Warn("output is not stored", "dir", s.dir, "cause", err)
+			if s.missing == 0 {
+				s.stores.trouble(s.dir, err, 0)
 			}
-			s.failed = true
+			s.missing += int64(len(p))
 			return
 		}
 		s.input = w.Input(s.run, s.name)
+		if s.missing > 0 {
+			s.stores.trouble(s.dir, nil, s.missing)
+			s.missing = 0
+		}
 	}
-	if err := s.input.Append(p, at); err != nil && !s.failed {
-		s.failed = true
-		s.stores.log.Warn("output is not stored", "dir", s.dir, "cause", err)
-	}
+	_ = s.input.Append(p, at) // told by trouble, and held until it can be stored
 }
 
 // finish stores what is in the pipe and closes it. It is for a time when the run
@@ -112,9 +113,8 @@ func (s *stream) finish() {
 		s.drain()
 		_ = s.file.Close()
 		if s.input != nil {
-			if err := s.input.Close(); err != nil {
-				s.stores.log.Warn("output is not stored", "dir", s.dir, "cause", err)
-			}
+			_ = s.input.Close() // as in store
+			s.stores.release(s.dir)
 		}
 		close(s.stored)
 	})

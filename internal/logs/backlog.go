@@ -21,10 +21,11 @@ type backlog struct {
 	chunks []chunk
 	size   int
 
-	lost int64
-	run  int       // of what was dropped last
-	at   time.Time // when that was read
-	torn []*Input  // those of which something was dropped
+	lost    int64     // dropped, and no gap says so yet
+	run     int       // of what was dropped last
+	at      time.Time // when that was read
+	torn    []*Input  // those of which something was dropped
+	missing int64     // what gaps say by now
 }
 
 type chunk struct {
@@ -41,6 +42,9 @@ func (w *Writer) hold(cause error) {
 		// A service that says nothing more must not keep what it said last
 		// out of the store.
 		w.held.timer = time.AfterFunc(retryEvery, w.retry)
+		if w.limits.Trouble != nil {
+			w.limits.Trouble(cause, 0)
+		}
 	}
 	w.held.cause, w.held.since = cause, time.Now()
 }
@@ -73,6 +77,7 @@ func (w *Writer) recover() bool {
 		if !w.put(h, gapText(b.lost, reason(b.cause))) {
 			return false
 		}
+		b.missing += b.lost
 		b.lost = 0
 	}
 	for len(b.chunks) > 0 {
@@ -91,6 +96,9 @@ func (w *Writer) recover() bool {
 	}
 	b.timer.Stop()
 	w.held = nil
+	if w.limits.Trouble != nil {
+		w.limits.Trouble(nil, b.missing)
+	}
 	return true
 }
 

@@ -28,6 +28,11 @@ type Limits struct {
 	// was full and the next has begun: the moment to Prune the stores that
 	// share a budget.
 	Rotated func()
+
+	// Trouble, if not nil, is told the cause when output cannot be stored, once,
+	// and nil when it can again, with how many bytes are missing. It must not
+	// call the Writer.
+	Trouble func(cause error, missing int64)
 }
 
 // Writer writes one store. Methods may be called concurrently, also those of
