@@ -478,19 +478,38 @@ func (o *observer) frozen(t *testing.T) (members []member) {
 	for _, pid := range o.pids(t) {
 		exe, gone := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
 		name, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
-		m := member{pid: pid, name: strings.TrimSpace(string(name))}
-		text, ofRun := strings.CutPrefix(m.name, "run ")
+		m := member{pid: pid, run: bornIn(t, pid), name: strings.TrimSpace(string(name))}
 		switch {
 		case err != nil:
 			continue // it was ending
-		case ofRun:
-			m.run = number(t, text)
-		case exe == locald() || errors.Is(gone, fs.ErrNotExist):
+		case m.run == 0 && (exe == locald() || errors.Is(gone, fs.ErrNotExist)):
 			continue // itself, or a child of it before its exec, or one that ends: it has no memory any more
 		}
 		members = append(members, m)
 	}
 	return members
+}
+
+// bornIn is the run that a hostile process says it is of, 0 if it is none: by its
+// name, or where it has just been executed by what it is to take the name from.
+func bornIn(t *testing.T, pid int) (run int) {
+	t.Helper()
+	read := func(name string) string {
+		text, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), name))
+		return string(text)
+	}
+	if text, ok := strings.CutPrefix(strings.TrimSpace(read("comm")), "run "); ok {
+		return number(t, text)
+	}
+	argv := strings.Split(read("cmdline"), "\x00")
+	if argv[0] == "hostile" && len(argv) > 2 {
+		run, _ = strconv.Atoi(argv[2])
+	} else if strings.HasSuffix(argv[0], "/hostile") {
+		_, after, _ := strings.Cut("\x00"+read("environ"), "\x00LOCALD_RUN=")
+		text, _, _ := strings.Cut(after, "\x00")
+		run, _ = strconv.Atoi(text)
+	}
+	return run
 }
 
 // itself reports whether a process executes locald.
