@@ -4,6 +4,10 @@
 //	once FILE     holds FILE alone, notes its run there, listens on PORT, stays
 //	ready DELAY   listens on PORT after DELAY, and stays
 //	clock N EVERY prints the time N times, by turns on both streams, and ends with 1
+//	write SHAPE FILE holds FILE as once does, and writes numbered lines
+//	tries         does what standard input says, and prints what came of it
+//	crowd SOCKET N connects, at least N times
+//	squat SOCKET… listens there, and counts what it is sent
 //	spew BYTES FIFO prints so much at each SIGUSR1, and tells FIFO how long it took
 //	tick EVERY    prints "tick N" for ever; a connection to PORT that sends a
 //	              number is closed after so many more
@@ -31,6 +35,18 @@ func run(mode string, args []string) error {
 	switch mode {
 	case "once":
 		return once(args[0])
+	case "tries":
+		return tries()
+	case "crowd":
+		often, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		return crowd(args[0], often)
+	case "squat":
+		return squat(args)
+	case "write":
+		return write(args[0], args[1])
 	case "ready":
 		delay, err := time.ParseDuration(args[0])
 		if err != nil {
@@ -64,18 +80,12 @@ func run(mode string, args []string) error {
 	return fmt.Errorf("%s: no such mode", mode)
 }
 
-// once fails when another copy has the file, and notes that too: an overlap of
-// an instant is seen afterwards.
+// once fails when another copy has the file.
 func once(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o666)
+	f, err := hold(path)
 	if err != nil {
 		return err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		fmt.Fprintf(f, "overlap %s %d\n", os.Getenv("LOCALD_RUN"), os.Getpid())
-		return fmt.Errorf("another copy has %s: %w", path, err)
-	}
-	fmt.Fprintf(f, "run %s %d\n", os.Getenv("LOCALD_RUN"), os.Getpid())
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGTERM)
 	if err := listen(); err != nil {
@@ -84,6 +94,21 @@ func once(path string) error {
 	<-ended
 	fmt.Fprintf(f, "stopped %s %d\n", os.Getenv("LOCALD_RUN"), time.Now().UnixNano())
 	return nil // the lock is held until the process is gone
+}
+
+// hold takes a file for this process alone, and notes the run there. When another
+// copy has it that is noted too: an overlap of an instant is seen afterwards.
+func hold(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		fmt.Fprintf(f, "overlap %s %d\n", os.Getenv("LOCALD_RUN"), os.Getpid())
+		return nil, fmt.Errorf("another copy has %s: %w", path, err)
+	}
+	fmt.Fprintf(f, "run %s %d\n", os.Getenv("LOCALD_RUN"), os.Getpid())
+	return f, nil
 }
 
 func stay() error {
