@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"time"
 
 	"github.com/locald/locald/runtime"
@@ -163,6 +164,11 @@ func (e stopFailed) apply(s state) (state, []effect) {
 	}
 	s.phase, s.stuck = Failed, true
 	s.ending = ending{Reason: e.Err.Error(), Code: "stop_failed"}
+	if errors.Is(e.Err, runtime.ErrUnavailable) {
+		// It was decided to end it; that is tried again until the runtime is back.
+		s.delay = retryAfter
+		return s, []effect{rest}
+	}
 	return s, nil
 }
 

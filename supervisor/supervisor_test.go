@@ -432,6 +432,7 @@ func TestAServiceThatHasNotRunYetTellsOfNoRun(t *testing.T) {
 type moody struct {
 	*fake
 	waits, removes error // what Wait and the next Remove answer
+	stops          error // of the next Stop
 }
 
 type moodyLife struct {
@@ -451,6 +452,14 @@ func (l moodyLife) Wait(ctx context.Context) (runtime.Exit, error) {
 	return l.Instance.Wait(ctx)
 }
 
+func (l moodyLife) Stop(ctx context.Context, grace time.Duration) error {
+	if err := l.of.stops; err != nil {
+		l.of.stops = nil
+		return err
+	}
+	return l.Instance.Stop(ctx, grace)
+}
+
 func (l moodyLife) Remove(context.Context) error {
 	err := l.of.removes
 	l.of.removes = nil
@@ -468,6 +477,25 @@ func TestWhatCannotBeRemovedWhileTheEngineIsAwayIsRemovedLater(t *testing.T) {
 		time.Sleep(time.Hour)
 		if now := s.Snapshot()[0]; now.Phase != Ready || now.Run != 2 {
 			t.Errorf("an hour after the engine was away for a moment: %s in run %d: %s", now.Phase, now.Run, now.Reason)
+		}
+	})
+}
+
+func TestWhatCannotBeStoppedWhileTheEngineIsAwayIsStoppedLater(t *testing.T) {
+	rt := &moody{fake: &fake{}, stops: runtime.ErrUnavailable}
+	web := service("web", rt.fake)
+	web.Runtime = rt
+	keep(t, func(s *Supervisor) {
+		s.Apply([]Wish{up(web)})
+		synctest.Wait()
+		s.Apply([]Wish{{Name: "web"}})
+		synctest.Wait()
+		if now := s.Snapshot()[0]; now.Phase != Failed || now.Code != "stop_failed" {
+			t.Errorf("while the engine is away: %s %s", now.Phase, now.Code)
+		}
+		time.Sleep(time.Minute)
+		if now := s.Snapshot()[0]; now.Phase != Stopped {
+			t.Errorf("a minute after the engine was away for a moment: %s: %s", now.Phase, now.Reason)
 		}
 	})
 }

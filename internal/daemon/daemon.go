@@ -53,6 +53,7 @@ type Daemon struct {
 	containers map[string]*container.Runtime // by the name that a project writes
 	clearances map[runtime.Runtime]*clearance
 	serving    sync.WaitGroup
+	absences   *absences
 }
 
 // Serve is the daemon: it locks the state directory, listens, ends what an
@@ -67,6 +68,7 @@ func Serve(ctx context.Context, o Options) error {
 		applied:  make(chan struct{}),
 		rested:   map[string]chan struct{}{},
 		projects: map[string]*project.Project{}, containers: map[string]*container.Runtime{}, clearances: map[runtime.Runtime]*clearance{},
+		absences: newAbsences(),
 	}
 	l, err := d.begin()
 	if errors.Is(err, state.ErrLocked) {
@@ -195,13 +197,7 @@ func (d *Daemon) engine(name string) *container.Runtime {
 	if c == nil {
 		c = container.New(container.Options{
 			Owner: d.machine.Owner, Engine: name, Streams: d.streams, Flush: d.flush,
-			Away: func(err error) {
-				if err != nil {
-					d.log.Warn("container engine is away", zap.Error(err))
-				} else {
-					d.log.Info("container engine is back")
-				}
-			},
+			Away: func(err error) { d.away(c, err) },
 		})
 		d.containers[name] = c
 	}

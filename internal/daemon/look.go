@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/locald/locald/internal/config"
@@ -107,7 +108,9 @@ func (d *Daemon) statusOf(p *project.Project, names []string, reveal bool) *ipc.
 	for _, n := range names {
 		facts, _ := p.Facts(n)
 		s, known := view.Status[n]
-		status.Services = append(status.Services, service(facts, s, known, view, reveal))
+		one := service(facts, s, known, view, reveal)
+		d.doubt(p, &one)
+		status.Services = append(status.Services, one)
 	}
 	return status
 }
@@ -139,13 +142,35 @@ func (d *Daemon) watch(ctx context.Context, a ipc.StatusArgs, send func(ipc.Stat
 	sub, end := p.Watch()
 	defer end()
 	for {
+		turned := d.absences.next()
 		if err := send(*d.statusOf(p, names, a.Reveal)); err != nil {
 			return err
 		}
-		if _, err := sub.Next(ctx); err != nil {
-			return nil //nolint:nilerr // the client has seen enough
+		if awaitChange(ctx, sub, turned) != nil {
+			return nil // the client has seen enough
 		}
 	}
+}
+
+// awaitChange returns when something of a project has changed, or an engine
+// went away or came back, and with an error when ctx or the project has ended.
+func awaitChange(ctx context.Context, sub *supervisor.Subscription, turned <-chan struct{}) error {
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	var woken atomic.Bool
+	go func() {
+		select {
+		case <-turned:
+			woken.Store(true)
+			stop()
+		case <-waiting.Done():
+		}
+	}()
+	_, err := sub.Next(waiting)
+	if woken.Load() {
+		return ctx.Err()
+	}
+	return err
 }
 
 func (d *Daemon) list(context.Context, ipc.NoArgs) (ipc.Projects, error) {

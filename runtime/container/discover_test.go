@@ -134,7 +134,7 @@ func TestTheChosenDockerContextIsUsedAndNoOther(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("colima", "unix://"+p.path)
+	write("colima", p.Host())
 	write("gone", "unix:///no/such/docker.sock")
 	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(`{"currentContext":"colima"}`), 0o600); err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func TestTheChosenDockerContextIsUsedAndNoOther(t *testing.T) {
 
 	needEngine(t)
 	found := container.Discover(t.Context(), environment(env), "auto")
-	if len(found) != 1 || !found[0].Used || found[0].Host != "unix://"+p.path || found[0].Engine != "docker" || found[0].Source != "docker context colima" || found[0].Version == "" {
+	if len(found) != 1 || !found[0].Used || found[0].Host != "unix://"+strings.TrimPrefix(p.Host(), "unix://") || found[0].Engine != "docker" || found[0].Source != "docker context colima" || found[0].Version == "" {
 		t.Errorf("Discover = %+v; want the context's engine only", found)
 	}
 	env["DOCKER_CONTEXT"] = "gone"
@@ -161,7 +161,7 @@ func TestDiscoverSaysWhyOfEachPlace(t *testing.T) {
 	if err := os.MkdirAll(colima, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(p.path, filepath.Join(colima, "docker.sock")); err != nil {
+	if err := os.Symlink(strings.TrimPrefix(p.Host(), "unix://"), filepath.Join(colima, "docker.sock")); err != nil {
 		t.Fatal(err)
 	}
 	needEngine(t)
@@ -180,7 +180,7 @@ func TestDiscoverSaysWhyOfEachPlace(t *testing.T) {
 	if used != 1 {
 		t.Errorf("%d engines are used; want 1", used)
 	}
-	for _, f := range container.Discover(t.Context(), environment(map[string]string{"DOCKER_HOST": "unix://" + p.path}), "podman") {
+	for _, f := range container.Discover(t.Context(), environment(map[string]string{"DOCKER_HOST": p.Host()}), "podman") {
 		if f.Used || !strings.Contains(f.Why, "is docker, and podman is wanted") {
 			t.Errorf("found %+v; want that it is not Podman", f)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locald/locald/hack/faultengine"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/runtime/container"
 )
@@ -18,11 +19,11 @@ func TestACreateOfWhichTheAnswerIsLostIsNotMadeTwice(t *testing.T) {
 	t.Parallel()
 	for _, step := range []string{"/containers/create", "/start", "/networks/create"} {
 		p := newProxy(t)
-		b := newBench(t, container.Options{Getenv: p.env})
-		f := p.on("POST", step, 1, swallow)
+		b := newBench(t, container.Options{Getenv: p.Env})
+		f := p.On("POST", step, 1, faultengine.Swallow)
 		spec := b.probe(t, "out=up", "trap=3", "hold")
 		instance := b.up(t, spec)
-		<-f.hit
+		<-f.Hit
 		saying(t, spec, "up")
 		mine := "label=dev.locald.instance=" + string(b.owner)
 		if got := docker(t, "ps", "-aq", "--no-trunc", "--filter", mine); got != instance.Info().ContainerID {
@@ -43,14 +44,14 @@ func TestACreateOfWhichTheAnswerIsLostIsNotMadeTwice(t *testing.T) {
 func TestAContainerThatAppearsAfterItsStartHasFailedIsRemoved(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t)
-	b := newBench(t, container.Options{Getenv: p.env})
+	b := newBench(t, container.Options{Getenv: p.Env})
 	if err := b.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p.on("POST", "/containers/create", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+	p.On("POST", "/containers/create", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		forward.ServeHTTP(httptest.NewRecorder(), r)
-		go p.vanish() // waits for this request
-		drop(w, r, forward)
+		go p.Vanish() // waits for this request
+		faultengine.Drop(w, r, forward)
 	})
 	if _, err := b.Start(t.Context(), b.probe(t, "hold")); !errors.Is(err, runtime.ErrUnavailable) {
 		t.Fatalf("Start = %v; want ErrUnavailable", err)
@@ -59,8 +60,8 @@ func TestAContainerThatAppearsAfterItsStartHasFailedIsRemoved(t *testing.T) {
 	if docker(t, "ps", "-aq", "--filter", mine) == "" {
 		t.Fatal("the engine has no container: the test did not set up what it tests")
 	}
-	p.mend()
-	p.listen()
+	p.Mend()
+	appear(t, p)
 	until(t, "container and network are removed", func() bool {
 		return docker(t, "ps", "-aq", "--filter", mine) == "" && docker(t, "network", "ls", "-q", "--filter", mine) == ""
 	})
@@ -70,7 +71,7 @@ func TestAnAbsenceOfTheEngineConcludesNothingAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t)
 	away := make(chan error, 10)
-	b := newBench(t, container.Options{Getenv: p.env, Away: func(err error) { away <- err }})
+	b := newBench(t, container.Options{Getenv: p.Env, Away: func(err error) { away <- err }})
 	lives := b.probe(t, "lines=50", "out=ready", "sleep=4s", "lines=50", "trap=3", "out=more", "hold")
 	living := b.up(t, lives)
 	diesSpec := b.probe(t, "out=up", "hold")
@@ -79,7 +80,7 @@ func TestAnAbsenceOfTheEngineConcludesNothingAndLosesNothing(t *testing.T) {
 	saying(t, lives, "ready")
 	saying(t, diesSpec, "up")
 
-	p.vanish()
+	p.Vanish()
 	if err := <-away; !errors.Is(err, runtime.ErrUnavailable) {
 		t.Errorf("Away(%v); want ErrUnavailable", err)
 	}
@@ -99,7 +100,7 @@ func TestAnAbsenceOfTheEngineConcludesNothingAndLosesNothing(t *testing.T) {
 		}
 	}
 
-	p.listen()
+	appear(t, p)
 	if err := <-away; err != nil {
 		t.Errorf("Away(%v); want nil, for it is back", err)
 	}
@@ -128,14 +129,14 @@ func TestAnAbsenceOfTheEngineConcludesNothingAndLosesNothing(t *testing.T) {
 func TestAnExitIsSeenAlthoughItsEventIsLost(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t)
-	b := newBench(t, container.Options{Getenv: p.env})
+	b := newBench(t, container.Options{Getenv: p.Env})
 	spec := b.probe(t, "out=up", "hold")
 	instance := b.up(t, spec)
 	saying(t, spec, "up")
 	// The next subscription is held up until the container has ended, and the
 	// engine is asked to replay nothing.
 	ended := make(chan struct{})
-	p.on("GET", "/events", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+	p.On("GET", "/events", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		select {
 		case <-ended:
 		case <-r.Context().Done():
@@ -145,7 +146,7 @@ func TestAnExitIsSeenAlthoughItsEventIsLost(t *testing.T) {
 		r.URL.RawQuery = query.Encode()
 		forward.ServeHTTP(w, r)
 	})
-	p.cut()
+	p.Cut()
 	docker(t, "kill", "-s", "KILL", instance.Info().ContainerID)
 	docker(t, "wait", instance.Info().ContainerID)
 	close(ended)
@@ -157,11 +158,11 @@ func TestAnExitIsSeenAlthoughItsEventIsLost(t *testing.T) {
 func TestAnEngineThatHangsInTheMiddleIsGivenUp(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t)
-	b := newBench(t, container.Options{Getenv: p.env})
+	b := newBench(t, container.Options{Getenv: p.Env})
 	spec := b.probe(t, "out=up", "hold")
 	instance := b.up(t, spec)
 	saying(t, spec, "up")
-	p.on("", "", -1, hang)
+	p.On("", "", -1, faultengine.Hang)
 	begun := time.Now()
 	if _, err := b.Start(t.Context(), b.probe(t, "hold")); !errors.Is(err, runtime.ErrUnavailable) || !strings.Contains(err.Error(), "hangs") {
 		t.Errorf("Start = %v; want ErrUnavailable, saying that it hangs", err)
@@ -182,25 +183,48 @@ func TestAnEngineThatHangsInTheMiddleIsGivenUp(t *testing.T) {
 			t.Errorf("%s took %v", name, took)
 		}
 	}
-	p.mend()
+	p.Mend()
 	if err := instance.Stop(t.Context(), 0); err != nil {
 		t.Errorf("Stop = %v when the engine answers again", err)
+	}
+}
+
+// TestAnEngineThatHangsIsNoticed: nothing breaks when an engine hangs, and yet
+// whoever has containers in it is told within five seconds, and when it is over.
+func TestAnEngineThatHangsIsNoticed(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "P10 F41")
+	p := newProxy(t)
+	away := make(chan error, 10)
+	b := newBench(t, container.Options{Getenv: p.Env, Away: func(err error) { away <- err }})
+	spec := b.probe(t, "out=up", "hold")
+	b.up(t, spec)
+	saying(t, spec, "up")
+	p.On("", "", -1, faultengine.Hang)
+	began := time.Now()
+	err := <-away
+	if took := time.Since(began); !errors.Is(err, runtime.ErrUnavailable) || !strings.Contains(err.Error(), "hangs") || took > 5*time.Second {
+		t.Errorf("Away(%v) after %v; want that it hangs, within 5s", err, took)
+	}
+	p.Mend()
+	if err := <-away; err != nil {
+		t.Errorf("Away(%v); want nil, for it answers again", err)
 	}
 }
 
 func TestAnEngineThatHangsDuringAStartLeavesNothingForLong(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t)
-	b := newBench(t, container.Options{Getenv: p.env})
-	p.on("POST", "/start", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
-		p.on("", "", -1, hang)
-		hang(w, r, forward)
+	b := newBench(t, container.Options{Getenv: p.Env})
+	p.On("POST", "/start", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+		p.On("", "", -1, faultengine.Hang)
+		faultengine.Hang(w, r, forward)
 	})
 	if _, err := b.Start(t.Context(), b.probe(t, "hold")); !errors.Is(err, runtime.ErrUnavailable) {
 		t.Errorf("Start = %v; want ErrUnavailable", err)
 	}
-	p.mend()
-	p.cut() // as an engine that is started again does
+	p.Mend()
+	p.Cut() // as an engine that is started again does
 	mine := "label=dev.locald.instance=" + string(b.owner)
 	until(t, "container and network are removed", func() bool {
 		return docker(t, "ps", "-aq", "--filter", mine) == "" && docker(t, "network", "ls", "-q", "--filter", mine) == ""
@@ -210,8 +234,8 @@ func TestAnEngineThatHangsDuringAStartLeavesNothingForLong(t *testing.T) {
 func TestACallMayTakeLongWhileTheEngineLives(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t)
-	b := newBench(t, container.Options{Getenv: p.env})
-	p.on("POST", "/start", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+	b := newBench(t, container.Options{Getenv: p.Env})
+	p.On("POST", "/start", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		select {
 		case <-time.After(6 * time.Second):
 		case <-r.Context().Done():

@@ -178,13 +178,31 @@ func TestEachWayAPullFailsHasItsOwnMessage(t *testing.T) {
 	}
 }
 
+func TestAPullForWhichThereIsNoSpaceSaysSo(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "P9 F47")
+	p := newProxy(t)
+	b := newBench(t, container.Options{Getenv: p.Env})
+	p.On("POST", "/images/create", -1, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		w.Header().Set("Content-Type", "application/json")
+		const said = "failed to register layer: write /usr/lib/libicudata.so: no space left on device"
+		_, _ = fmt.Fprintf(w, "%s\n%s\n", `{"status":"Downloading","id":"4f4fb700ef54","progressDetail":{"current":1024,"total":4096}}`,
+			`{"error":"`+said+`","errorDetail":{"message":"`+said+`"}}`)
+	})
+	err := b.Prepare(t.Context(), pulling(b, t, "locald-test/large:1", runtime.PullMissing), func(runtime.Progress) {})
+	fault := new(runtime.Fault)
+	if !errors.As(err, &fault) || fault.Code != "disk_full" || fault.Hint != "docker system df" || !strings.Contains(err.Error(), "image locald-test/large:1: the engine's disk is full") {
+		t.Errorf("Prepare = %v, %+v; want disk_full with the image and docker system df", err, fault)
+	}
+}
+
 func TestAPullThatBreaksIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, container.Options{})
 	p := newProxy(t)
-	b.Runtime = open(t, container.Options{Owner: b.owner, Getenv: p.env})
+	b.Runtime = open(t, container.Options{Owner: b.owner, Getenv: p.Env})
 	_, image := newRegistry(t)
-	p.on("POST", "/images/create", 1, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+	p.On("POST", "/images/create", 1, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintln(w, `{"status":"Downloading","progressDetail":{"current":1,"total":100},"id":"abc"}`)
 		fmt.Fprintln(w, `{"errorDetail":{"message":"unexpected EOF"},"error":"unexpected EOF"}`)
@@ -203,7 +221,7 @@ func TestStoredCredentialsAreSent(t *testing.T) {
 	p := newProxy(t)
 	_, image := newRegistry(t)
 	domain, _, _ := strings.Cut(image, "/")
-	config := filepath.Join(filepath.Dir(p.path), ".docker")
+	config := filepath.Join(filepath.Dir(strings.TrimPrefix(p.Host(), "unix://")), ".docker")
 	if err := os.MkdirAll(config, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -211,9 +229,9 @@ func TestStoredCredentialsAreSent(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(stored), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := newBench(t, container.Options{Getenv: p.env})
+	b := newBench(t, container.Options{Getenv: p.Env})
 	var sent string
-	p.on("POST", "/images/create", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+	p.On("POST", "/images/create", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		sent = r.Header.Get("X-Registry-Auth")
 		forward.ServeHTTP(w, r)
 	})

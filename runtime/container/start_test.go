@@ -373,11 +373,11 @@ func TestALeftoverWithTheNameIsReplaced(t *testing.T) {
 func TestAStartThatIsCancelledOnTheWayLeavesNothing(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t)
-	b := newBench(t, container.Options{Getenv: p.env})
+	b := newBench(t, container.Options{Getenv: p.Env})
 	for _, step := range []string{"/containers/create", "/start"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		p.on("POST", step, 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+		p.On("POST", step, 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 			cancel()
 			forward.ServeHTTP(w, r)
 		})

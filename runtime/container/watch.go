@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,11 @@ import (
 // resyncTime is how often everything is listed although no event said
 // anything: event streams drop.
 const resyncTime = 30 * time.Second
+
+// pulse is how often the engine is asked for a sign of life while containers of
+// ours are in it. One that hangs breaks no connection: with pingTime, it is
+// known within 5 seconds.
+const pulse = 1500 * time.Millisecond
 
 // replay is how much of the past is asked for with a subscription. The engine
 // answers before it has subscribed.
@@ -129,6 +135,7 @@ func (r *Runtime) subscribe(e *engine, up func()) error {
 		return err
 	}
 	up()
+	go r.listen(ctx, e, func() { cancel(errHangs) })
 	tick := time.NewTicker(resyncTime)
 	defer tick.Stop()
 	for {
@@ -137,10 +144,33 @@ func (r *Runtime) subscribe(e *engine, up func()) error {
 			r.event(e, m)
 		case err := <-stream.Err:
 			return e.fault(ctx, "events", errOr(err))
+		case <-ctx.Done():
+			return e.fault(ctx, "events", ctx.Err())
 		case <-tick.C:
 			if err := r.resync(ctx, e); err != nil {
 				return err
 			}
+		}
+	}
+}
+
+// listen calls hangs when the engine gives no sign of life.
+func (r *Runtime) listen(ctx context.Context, e *engine, hangs func()) {
+	tick := time.NewTicker(pulse)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if len(r.tracked()) == 0 {
+			continue
+		}
+		// An engine that has gone breaks the stream itself.
+		if err := e.ping(ctx); errors.Is(err, context.DeadlineExceeded) {
+			hangs()
+			return
 		}
 	}
 }
