@@ -1,6 +1,7 @@
 package faultengine
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log"
@@ -25,6 +26,7 @@ type Proxy struct {
 	mu          sync.Mutex
 	connections map[net.Conn]bool
 	faults      []*Fault
+	mended      chan struct{} // closed and replaced by Mend
 }
 
 // Act answers a request in the place of the engine, to which forward leads.
@@ -50,7 +52,7 @@ func Start() (*Proxy, error) {
 	if !ok {
 		engine = "/var/run/docker.sock"
 	}
-	p := &Proxy{path: filepath.Join(dir, "docker.sock"), connections: map[net.Conn]bool{}}
+	p := &Proxy{path: filepath.Join(dir, "docker.sock"), connections: map[net.Conn]bool{}, mended: make(chan struct{})}
 	p.forward = httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: "engine"})
 	p.forward.FlushInterval = -1
 	p.forward.ErrorLog = log.New(io.Discard, "", 0)
@@ -129,11 +131,13 @@ func (p *Proxy) On(method, part string, times int, act Act) *Fault {
 	return f
 }
 
-// Mend removes all faults.
+// Mend removes all faults, and lets go of what hangs.
 func (p *Proxy) Mend() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults = nil
+	close(p.mended)
+	p.mended = make(chan struct{})
 }
 
 func (p *Proxy) match(r *http.Request) *Fault {
@@ -162,10 +166,19 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.forward.ServeHTTP(w, r)
 }
 
-// Hang answers nothing for as long as the client waits.
-func Hang(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
-	_, _ = io.Copy(io.Discard, r.Body) // or the server does not notice that the client has left
-	<-r.Context().Done()
+// Hang answers nothing until Mend, and then what the engine says, as one does
+// that was stopped and goes on.
+func (p *Proxy) Hang(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+	p.mu.Lock()
+	mended := p.mended
+	p.mu.Unlock()
+	body, _ := io.ReadAll(r.Body) // or the server does not notice that the client has left
+	select {
+	case <-r.Context().Done():
+	case <-mended:
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		forward.ServeHTTP(w, r)
+	}
 }
 
 // Swallow lets the engine do what was asked, and breaks the connection instead

@@ -162,7 +162,7 @@ func TestAnEngineThatHangsInTheMiddleIsGivenUp(t *testing.T) {
 	spec := b.probe(t, "out=up", "hold")
 	instance := b.up(t, spec)
 	saying(t, spec, "up")
-	p.On("", "", -1, faultengine.Hang)
+	p.On("", "", -1, p.Hang)
 	begun := time.Now()
 	if _, err := b.Start(t.Context(), b.probe(t, "hold")); !errors.Is(err, runtime.ErrUnavailable) || !strings.Contains(err.Error(), "hangs") {
 		t.Errorf("Start = %v; want ErrUnavailable, saying that it hangs", err)
@@ -200,7 +200,7 @@ func TestAnEngineThatHangsIsNoticed(t *testing.T) {
 	spec := b.probe(t, "out=up", "hold")
 	b.up(t, spec)
 	saying(t, spec, "up")
-	p.On("", "", -1, faultengine.Hang)
+	p.On("", "", -1, p.Hang)
 	began := time.Now()
 	err := <-away
 	if took := time.Since(began); !errors.Is(err, runtime.ErrUnavailable) || !strings.Contains(err.Error(), "hangs") || took > 5*time.Second {
@@ -217,8 +217,8 @@ func TestAnEngineThatHangsDuringAStartLeavesNothingForLong(t *testing.T) {
 	p := newProxy(t)
 	b := newBench(t, container.Options{Getenv: p.Env})
 	p.On("POST", "/start", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
-		p.On("", "", -1, faultengine.Hang)
-		faultengine.Hang(w, r, forward)
+		p.On("", "", -1, p.Hang)
+		p.Hang(w, r, forward)
 	})
 	if _, err := b.Start(t.Context(), b.probe(t, "hold")); !errors.Is(err, runtime.ErrUnavailable) {
 		t.Errorf("Start = %v; want ErrUnavailable", err)
