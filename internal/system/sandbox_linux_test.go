@@ -194,12 +194,14 @@ func (s *sandbox) until(what string, is func(ipc.Status) bool) ipc.Status {
 	defer func() { cancel(); _ = cmd.Wait() }() // ended by us
 	var last ipc.Status
 	for lines := json.NewDecoder(out); ; {
-		if err := lines.Decode(&last); err != nil {
+		var now ipc.Status // a key that is left out must not keep its value
+		if err := lines.Decode(&now); err != nil {
 			s.t.Fatalf("never %s: %v: %+v", what, err, last)
 		}
-		if is(last) {
-			return last
+		if is(now) {
+			return now
 		}
+		last = now
 	}
 }
 
