@@ -95,7 +95,7 @@ func TestAnotherDaemonGoesOnWithABackoff(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 	})
-	expect(t, got[:3], "7s web 6 preparing", "7s web 6 starting", "7s web 6 backoff")
+	expect(t, got[:4], "0s web 5 backoff", "7s web 6 preparing", "7s web 6 starting", "7s web 6 backoff")
 }
 
 func TestWhatWasGivenUpStaysGivenUp(t *testing.T) {

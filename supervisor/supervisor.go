@@ -210,6 +210,9 @@ func (c *coordinator) enlist(w Wish) {
 	m := &member{actor: a, deps: w.Service.Deps, cancel: cancel, status: a.status()}
 	m.want = m.status.Want
 	c.members[w.Name] = m
+	if m.status.Phase != Stopped {
+		c.heard.put(Change{Status: m.status}) // what was before: no event brings it
+	}
 	c.work.Go(func() { a.serve(ctx) })
 }
 

@@ -42,6 +42,8 @@ const (
 	defaultTimeout     = 2 * time.Second
 	defaultRetries     = 3
 	defaultStartPeriod = 30 * time.Second
+	defaultLogKeep     = 7 * 24 * time.Hour
+	defaultLogSize     = 256 << 20
 )
 
 // Shapes that more than one key has.
@@ -101,6 +103,22 @@ func someDurationFormat(s string) error {
 	return err
 }
 
+func daysFormat(s string) error {
+	d, err := days(s)
+	if err == nil && d == 0 {
+		return errors.New("must be more than 0")
+	}
+	return err
+}
+
+func logSizeFormat(s string) error {
+	n, err := size(s)
+	if err == nil && n < smallestLogs {
+		return errors.New("must be at least 1MB")
+	}
+	return err
+}
+
 func sizeFormat(s string) error {
 	_, err := size(s)
 	return err
@@ -150,7 +168,24 @@ var projectKeys = []field{
 		{kind: booleanKind},
 		{kind: arrayKind, items: like(variableName, "")},
 	}},
+	{"logs", "How much of what the services wrote is kept.", shape{fieldsOf(logKeys...)}},
 }
+
+// logKeys are the keys of logs in [project].
+var logKeys = []field{
+	{"keep", "For how long: \"7d\", or a duration.", shape{
+		{kind: stringKind, format: daysFormat, example: `"7d", "12h", or a number of seconds`},
+		{kind: floatKind, low: 0, high: float64(maxSeconds), above: true},
+	}},
+	{"size", "The most that all services of the project have together.", shape{
+		{kind: stringKind, format: logSizeFormat, example: `"256MB", "1GiB", or a number of bytes`},
+		{kind: integerKind, low: smallestLogs, high: 1 << 62},
+	}},
+}
+
+// smallestLogs is the least that logs.size can be: what is written most
+// recently always stays.
+const smallestLogs = 1 << 20
 
 // healthKeys are the keys of a health table.
 var healthKeys = []field{

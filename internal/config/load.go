@@ -29,7 +29,7 @@ func Load(o Options) (*Project, error) {
 	d := &decoder{
 		problems: &problems{},
 		files:    &files{dir: dir, read: o.Read},
-		project:  &Project{Dir: dir, File: file, Engine: "auto", Inherit: Inherit{All: true}, At: map[string]Pos{}},
+		project:  &Project{Dir: dir, File: file, Engine: "auto", Inherit: Inherit{All: true}, Logs: Logs{defaultLogKeep, defaultLogSize}, At: map[string]Pos{}},
 		onDisk:   o.Read == nil,
 
 		untyped:    map[string]bool{},
@@ -271,6 +271,7 @@ func (d *decoder) decodeProject(table *value) {
 			p.Inherit.Names = texts(v)
 		}
 	}
+	d.decodeLogs(table.get("logs"))
 	if table.lookup("env_file") != nil {
 		if v := table.get("env_file"); v != nil {
 			p.EnvFiles = d.readEnvFiles("", "project.env_file", v)
@@ -280,6 +281,24 @@ func (d *decoder) decodeProject(table *value) {
 	path := filepath.Join(p.Dir, ".env")
 	if _, err := d.files.get(path); !errors.Is(err, fs.ErrNotExist) {
 		p.EnvFiles = d.readEnvFile("", path, func(err error) { d.report(err) })
+	}
+}
+
+func (d *decoder) decodeLogs(table *value) {
+	p := d.project
+	if table != nil {
+		for _, e := range table.entries {
+			p.At["logs."+e.name] = e.pos
+		}
+	}
+	if v := table.get("keep"); v != nil {
+		p.Logs.Keep = durationOf(v)
+		if d, err := days(v.text); err == nil && v.kind == stringKind {
+			p.Logs.Keep = d
+		}
+	}
+	if v := table.get("size"); v != nil {
+		p.Logs.Size = sizeOf(v)
 	}
 }
 

@@ -10,6 +10,7 @@ type Project struct {
 	File     string // absolute path of locald.toml or of the Procfile
 	Engine   string // "auto" unless written
 	Inherit  Inherit
+	Logs     Logs
 	EnvFiles []EnvFile  // the project's own, in the order they are read
 	Services []*Service // in the order of the file
 	Sources  []Source   // every file that was read, for a record
@@ -37,6 +38,12 @@ type Source struct {
 type Inherit struct {
 	All   bool
 	Names []string // when not All
+}
+
+// Logs says how much of what the project's services wrote is kept.
+type Logs struct {
+	Keep time.Duration // since it was written
+	Size int64         // bytes, of all services together
 }
 
 // EnvFile is a file of variables, read and parsed.

@@ -26,6 +26,23 @@ func Duration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// days is Duration, and "7d" too.
+func days(s string) (time.Duration, error) {
+	number, found := strings.CutSuffix(strings.TrimSpace(s), "d")
+	n, err := strconv.ParseFloat(number, 64)
+	if !found || err != nil {
+		return Duration(s)
+	}
+	d, err := fromSeconds(n * 24 * 60 * 60)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%q is not a duration", s)
+	case d < 0:
+		return 0, fmt.Errorf("duration %q is negative", s)
+	}
+	return d, nil
+}
+
 var errRange = errors.New("out of range")
 
 func fromSeconds(seconds float64) (time.Duration, error) {

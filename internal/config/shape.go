@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -200,7 +201,7 @@ func (c *checker) checkNumber(path string, v *value, f *form) {
 		return
 	}
 	if f.high > maxPort && v.float < f.low && !f.above {
-		c.blame(v, f.example, "%s must be at least %v, not %s", path, f.low, v.text)
+		c.blame(v, f.example, "%s must be at least %s, not %s", path, strconv.FormatFloat(f.low, 'f', -1, 64), v.text)
 		return
 	}
 	if f.above {

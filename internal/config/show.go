@@ -34,6 +34,7 @@ func Show(p *Project, reveal bool) []Value {
 		inherit = p.Inherit.Names
 	}
 	l.add("inherit_env", inherit)
+	l.add("logs", []pair{{"keep", span(p.Logs.Keep)}, {"size", p.Logs.Size}})
 	for _, s := range p.Services {
 		l.at, l.prefix = s.At, "services."+show(s.Name)+"."
 		for _, k := range serviceKeys {

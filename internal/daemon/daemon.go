@@ -108,7 +108,7 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 		_ = l.Close()
 		return nil, err
 	}
-	d.process = process.New(keeper.Options{Dir: d.options.Places.Dir, Owner: string(owner), Log: os.Stderr, Logs: retention})
+	d.process = process.New(keeper.Options{Dir: d.options.Places.Dir, Owner: string(owner), Log: os.Stderr, Logs: keeper.Retention{Bytes: 256 << 20, Age: 7 * 24 * time.Hour}})
 	d.machine = &project.Machine{
 		Store: d.store, Owner: owner, Process: d.process, Containers: func(engine string) project.Containers { return d.engine(engine) },
 		Note:     d.note,
@@ -116,12 +116,12 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 		Log:      d.log,
 		Clear:    d.clear,
 		Intact:   d.intact,
+		Retain: func(dir string, bytes int64, age time.Duration) {
+			d.process.Keep(dir, keeper.Retention{Bytes: bytes, Age: age})
+		},
 	}
 	return l, nil
 }
-
-// retention is how much of a project's logs is kept.
-var retention = keeper.Retention{Bytes: 256 << 20, Age: 7 * 24 * time.Hour}
 
 func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))

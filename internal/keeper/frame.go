@@ -22,6 +22,7 @@ type request struct {
 	Stream *streamRequest `json:"stream,omitempty"`
 	Flush  *flushRequest  `json:"flush,omitempty"`
 	Note   *noteRequest   `json:"note,omitempty"`
+	Keep   *keepRequest   `json:"keep,omitempty"`
 	Files  int            `json:"files,omitempty"` // descriptors that come with the frame
 }
 
@@ -64,6 +65,11 @@ type noteRequest struct {
 	Number int       `json:"number"`
 	Text   string    `json:"text"`
 	Time   time.Time `json:"time"`
+}
+
+type keepRequest struct {
+	Dir  []byte    `json:"dir"`
+	Logs Retention `json:"logs"`
 }
 
 // answer is what the keeper says: the answer to request ID, or with Gone the

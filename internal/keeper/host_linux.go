@@ -260,6 +260,8 @@ func (h *host) begin(r request, fds []int) {
 		}()
 	case r.Note != nil:
 		h.later(r.Note)
+	case r.Keep != nil:
+		h.stores.retain(string(r.Keep.Dir), r.Keep.Logs)
 	}
 	closeAll(fds)
 }

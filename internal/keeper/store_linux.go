@@ -19,6 +19,7 @@ type stores struct {
 	keep Retention
 
 	mu      sync.Mutex
+	kept    map[string]Retention // by the directory that stores share, where it is not keep
 	writers map[string]*writer
 	foreign map[place][]*stream // those that Stream made, until they have ended
 }
@@ -47,8 +48,10 @@ func (s *stores) writer(dir string) (*logs.Writer, error) {
 		w.users++
 		return w.Writer, nil
 	}
+	shared := filepath.Dir(dir)
+	keeps := s.keeps(shared)
 	w, err := logs.OpenWriter(dir, logs.Limits{
-		SegmentBytes: s.keep.SegmentBytes, MaxAge: s.keep.Age, Rotated: func() { s.prune(dir) },
+		SegmentBytes: keeps.segment(), MaxAge: keeps.Age, Rotated: func() { s.prune(shared) },
 		Trouble: func(cause error, missing int64) { s.trouble(dir, cause, missing) },
 	})
 	if err == nil {
@@ -81,23 +84,45 @@ func (s *stores) release(dir string) {
 	}
 }
 
-// prune makes the stores beside dir keep to what they share.
-func (s *stores) prune(dir string) {
-	if s.keep.Bytes <= 0 && s.keep.Age <= 0 {
+// keeps is how much the stores in a directory keep. The lock is held.
+func (s *stores) keeps(shared string) Retention {
+	if much, own := s.kept[shared]; own {
+		return much
+	}
+	return s.keep
+}
+
+// retain changes how much the stores in a directory keep.
+func (s *stores) retain(shared string, much Retention) {
+	s.mu.Lock()
+	if s.kept == nil {
+		s.kept = map[string]Retention{}
+	}
+	s.kept[shared] = much
+	s.mu.Unlock()
+	go s.prune(shared) // a disk that hangs keeps nobody from being heard
+}
+
+// prune makes the stores in a directory keep to what they share.
+func (s *stores) prune(shared string) {
+	s.mu.Lock()
+	much := s.keeps(shared)
+	s.mu.Unlock()
+	if much.Bytes <= 0 && much.Age <= 0 {
 		return
 	}
-	entries, err := os.ReadDir(filepath.Dir(dir))
+	entries, err := os.ReadDir(shared)
 	if err != nil {
 		return
 	}
 	var dirs []string
 	for _, entry := range entries {
 		if entry.IsDir() {
-			dirs = append(dirs, filepath.Join(filepath.Dir(dir), entry.Name()))
+			dirs = append(dirs, filepath.Join(shared, entry.Name()))
 		}
 	}
-	if err := logs.Prune(dirs, s.keep.Bytes, s.keep.Age, time.Now()); err != nil {
-		s.log.Warn("old output is not removed", "dir", filepath.Dir(dir), "cause", err)
+	if err := logs.Prune(dirs, much.Bytes, much.Age, time.Now()); err != nil {
+		s.log.Warn("old output is not removed", "dir", shared, "cause", err)
 	}
 }
 

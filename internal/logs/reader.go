@@ -51,8 +51,9 @@ func OpenReader(dir string) *Reader { return &Reader{dir: dir} }
 // and that q asks for, in order. Line.Data is valid during emit only. An error
 // of emit, or the end of ctx, ends Read with that error.
 //
-// Where lines between others are gone, because segments were deleted or
-// damaged, emit gets a gap with the number of the first of them.
+// Where lines between others, or before all that are left, are gone, because
+// segments were deleted or damaged, emit gets a gap with the number of the first
+// of them.
 func (r *Reader) Read(ctx context.Context, q Query, emit func(Line) error) error {
 	return r.read(ctx, newFilter(q), q.Tail, emit)
 }
@@ -147,6 +148,8 @@ func (c *cursor) present(tail int) error {
 		}
 	} else if c.filter.after > 0 && c.filter.from == 0 && c.filter.since == 0 {
 		c.started, c.next = true, c.filter.after+1
+	} else if c.filter.after == 0 && c.filter.from == 0 && c.filter.since == 0 {
+		c.started, c.next = true, 1 // everything is wanted, so what was removed before is missed
 	}
 	for i := start; i <= newest; i++ {
 		limit := int64(-1)
@@ -321,7 +324,7 @@ func (c *cursor) missing(h header) error {
 		return nil
 	}
 	l := Line{Seq: c.next, Time: h.at(), Run: h.run, Stream: Gap, Data: []byte("these lines are no longer stored")}
-	if c.before > 0 && h.before > c.before {
+	if (c.before > 0 || c.next == 1) && h.before > c.before {
 		l.Missing = int64(h.before - c.before)
 	}
 	return c.append(l)

@@ -403,6 +403,10 @@ func TestSegmentsRotateAndOldOnesGo(t *testing.T) {
 		t.Errorf("%d segments", len(list))
 	}
 	lines := read(t, dir, all)
+	if first := lines[0]; first.Seq != 1 || first.Stream != Gap || first.Missing == 0 {
+		t.Errorf("of what was removed it says %+v", first)
+	}
+	lines = lines[1:]
 	expectContiguous(t, lines)
 	if end := lines[len(lines)-1]; end.Seq != 2000 || string(end.Data) != "line 2000" {
 		t.Errorf("ends with %d %s", end.Seq, end.Data)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -245,12 +246,18 @@ func (p *Project) write(record state.Project, conf *config.Project, ask Ask) err
 	if p.record.File != record.File {
 		p.config, p.stamp = nil, ""
 	}
+	p.retain(conf)
 	p.record, p.env = record, inherit
 	p.pulling = runtime.PullMissing
 	if ask.Pull != "" {
 		p.pulling = ask.Pull
 	}
 	return nil
+}
+
+// retain has the project's logs kept for as long as its file says.
+func (p *Project) retain(conf *config.Project) {
+	p.machine.Retain(filepath.Dir(p.Log("any")), conf.Logs.Size, conf.Logs.Keep)
 }
 
 // save writes down what is wanted.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -45,6 +46,9 @@ type Machine struct {
 	// Clear returns nil once nothing that an earlier daemon left is left in a
 	// runtime; nothing is started there before. It tries again each time.
 	Clear func(ctx context.Context, rt runtime.Runtime) error
+
+	// Retain says how much the log stores in a directory keep together.
+	Retain func(dir string, bytes int64, age time.Duration)
 
 	// Intact is nil while the state directory is whole: nothing is changed of
 	// what is wanted otherwise.

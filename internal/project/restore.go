@@ -44,6 +44,7 @@ func (p *Project) Restore(ctx context.Context, note func(text string)) error {
 	p.mu.Lock()
 	p.env = kept.Env
 	p.mu.Unlock()
+	p.retain(conf)
 	made, err := p.make(ctx, conf, func(name string) bool { return record.Wants[name] })
 	if err != nil {
 		return err

@@ -271,9 +271,10 @@ func TestALostRecord(t *testing.T) {
 // next one rests it to the end, and counts on.
 func TestABackoffGoesOnAfterAKill(t *testing.T) {
 	promise(t, "P8 F31")
-	s := newSandbox(t, "[services.crash]\ncommand = \"exit 3\"\nbackoff = \"3s\"\nmax_restarts = 2\n")
+	s := newSandbox(t, "[services.crash]\ncommand = \"exit 3\"\nbackoff = \"5s\"\nmax_restarts = 2\n")
 	s.run("up", "--detach")
 	before := s.until("resting", func(now ipc.Status) bool { return of(now, "crash").State == "backoff" })
+	s.written("crash", `"until"`)
 	kill(t, before.Daemon.PID)
 	s.until("resting on", func(now ipc.Status) bool {
 		svc := of(now, "crash")
@@ -290,7 +291,7 @@ func TestABackoffGoesOnAfterAKill(t *testing.T) {
 	if err := json.Unmarshal([]byte(s.run("status", "--history", "--json").stdout), &history); err != nil || len(history.Runs) != 3 {
 		t.Fatal(err, history)
 	}
-	rests := []time.Duration{3 * time.Second, 6 * time.Second}
+	rests := []time.Duration{5 * time.Second, 10 * time.Second}
 	for i, want := range rests {
 		end, err1 := time.Parse(time.RFC3339Nano, history.Runs[2-i].End)
 		start, err2 := time.Parse(time.RFC3339Nano, history.Runs[1-i].Start)
@@ -305,4 +306,92 @@ func TestABackoffGoesOnAfterAKill(t *testing.T) {
 	if svc := of(s.status(), "crash"); svc.State != "failed" || svc.Run != 3 {
 		t.Errorf("given up, then killed: %+v", svc)
 	}
+}
+
+// written waits until the record of a service, which is written behind, has a
+// text.
+func (s *sandbox) written(name, text string) {
+	s.t.Helper()
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
+		files, _ := filepath.Glob(filepath.Join(s.places().Dir, "projects", "*", "services", name+".json"))
+		if len(files) == 1 {
+			if content, err := os.ReadFile(files[0]); err == nil && strings.Contains(string(content), text) {
+				return
+			}
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	s.t.Fatalf("the record of %s never has %s", name, text)
+}
+
+// TestLogsAreKeptAsLongAsTheProjectSays: old output goes by size and by age, each
+// project by its own setting in the one keeper. Numbers go on, and a reader is
+// told where lines are no longer stored.
+func TestLogsAreKeptAsLongAsTheProjectSays(t *testing.T) {
+	promise(t, "P11")
+	const chatter = `[project]
+logs = { size = "1MB" }
+
+[services.chatter]
+type = "task"
+command = "i=0; while [ $i -lt 40000 ]; do echo line $i ----------------------------------------------------------------; i=$((i+1)); done"
+`
+	s := newSandbox(t, chatter)
+	neighbour := filepath.Join(s.root, "neighbour")
+	if err := os.Mkdir(neighbour, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(neighbour, "locald.toml"), []byte(strings.Replace(chatter, `"1MB"`, `"100MB"`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.run("up")
+	s.run("-C", neighbour, "up")
+	var first, last ipc.LogLine
+	lines := strings.Split(strings.TrimSpace(s.run("logs", "--json").stdout), "\n")
+	if err := errors.Join(json.Unmarshal([]byte(lines[0]), &first), json.Unmarshal([]byte(lines[len(lines)-2]), &last)); err != nil {
+		t.Fatal(err)
+	}
+	if first.Stream != "gap" || first.Line != "these lines are no longer stored" || first.MissingBytes == 0 {
+		t.Errorf("the first is %+v", first)
+	}
+	if last.Seq != 40000 || !strings.HasPrefix(last.Line, "line 39999 ") {
+		t.Errorf("the last is %+v", last)
+	}
+	if size := s.stored("project"); size > 1<<20+1<<17 || size < 1<<19 {
+		t.Errorf("%d bytes are stored", size)
+	}
+	if size := s.stored("neighbour"); size < 40000*70 {
+		t.Errorf("of the neighbour %d bytes are stored", size)
+	}
+
+	segments, _ := filepath.Glob(filepath.Join(s.places().Dir, "projects", "project-*", "logs", "chatter", "*.log"))
+	ago := time.Now().Add(-8 * 24 * time.Hour)
+	for _, segment := range segments {
+		if err := os.Chtimes(segment, ago, ago); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.write("locald.toml", strings.Replace(chatter, `size = "1MB"`, `size = "2MB"`, 1))
+	s.run("up", "chatter") // the limit of 7 days counts from here on
+	for _, segment := range segments[:len(segments)-1] {
+		if _, err := os.Lstat(segment); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is 8 days old and there: %v", segment, err)
+		}
+	}
+	again := s.run("logs", "--json", "--tail", "3").stdout
+	if !strings.Contains(again, `"run":2`) || !strings.Contains(again, "line 39999 ") || !strings.Contains(again, `"seq":80`) {
+		t.Errorf("the second run: %s", again)
+	}
+}
+
+// stored is how many bytes of logs a project has.
+func (s *sandbox) stored(project string) (size int64) {
+	s.t.Helper()
+	segments, _ := filepath.Glob(filepath.Join(s.places().Dir, "projects", project+"-*", "logs", "*", "*.log"))
+	for _, segment := range segments {
+		if info, err := os.Stat(segment); err == nil {
+			size += info.Size()
+		}
+	}
+	return size
 }

@@ -21,6 +21,7 @@ type Runtime struct {
 
 	mu     sync.Mutex
 	tenure *tenure
+	kept   map[string]keeper.Retention // see Keep
 	closed bool
 	live   map[runtime.Ref]*instance // started here and not removed
 }
@@ -108,6 +109,9 @@ func (r *Runtime) begin(ctx context.Context) (*tenure, error) {
 	k, err := keeper.Start(ctx, r.options)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", runtime.ErrUnavailable, err)
+	}
+	for dir, much := range r.kept {
+		_ = k.Keep(dir, much) // one that is gone is followed by another
 	}
 	r.tenure = &tenure{keeper: k, dir: r.options.Dir, swept: make(chan struct{})}
 	go r.tenure.sweep()
