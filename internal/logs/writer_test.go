@@ -469,16 +469,17 @@ func TestSegmentTakenAwayUnderTheWriter(t *testing.T) {
 	t.Parallel()
 	t.Attr("promise", "P11 F60")
 	const all3 = "1 stdout#1 one\n2 stdout#1 two\n3 stdout#1 three\n"
+	const gone21, gone14 = "1 gap#1 these lines are no longer stored (21 missing)\n", "1 gap#1 these lines are no longer stored (14 missing)\n"
 	const away, cut = "5 gap#1 the log file was taken away ", "5 gap#1 the log file was cut "
 	for name, test := range map[string]struct {
 		spoil func(path string) error
 		want  string // between what is written before somebody looks, and after
 	}{
-		"deleted":            {os.Remove, away + "(21 missing)\n"},
-		"moved":              {func(path string) error { return os.Rename(path, path+".1") }, away + "(21 missing)\n"},
-		"a link":             {func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path)) }, away + "(21 missing)\n"},
-		"with its directory": {func(path string) error { return os.RemoveAll(filepath.Dir(path)) }, away + "(21 missing)\n"},
-		"cut":                {func(path string) error { return os.Truncate(path, 0) }, "4 stdout#1 unseen\n" + cut + "(14 missing)\n"},
+		"deleted":            {os.Remove, gone21 + away + "(21 missing)\n"},
+		"moved":              {func(path string) error { return os.Rename(path, path+".1") }, gone21 + away + "(21 missing)\n"},
+		"a link":             {func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path)) }, gone21 + away + "(21 missing)\n"},
+		"with its directory": {func(path string) error { return os.RemoveAll(filepath.Dir(path)) }, gone21 + away + "(21 missing)\n"},
+		"cut":                {func(path string) error { return os.Truncate(path, 0) }, gone14 + "4 stdout#1 unseen\n" + cut + "(14 missing)\n"},
 		"cut behind a block": {
 			func(path string) error { return os.Truncate(path, headerSize+8) },
 			"1 stdout#1 one\n2 stdout#1 two\n3 gap#1 these lines are no longer stored (6 missing)\n4 stdout#1 unseen\n" + cut + "(6 missing)\n",
