@@ -559,34 +559,49 @@ func (w *tempest) whole(name string) {
 	w.contiguous(args, strings.NewReader(r.stdout))
 }
 
-// contiguous proves that lines are numbered without a hole, and that a run's
-// own count has none, unless the log says so.
+// near is how far a sentence about missing lines may be from where they are
+// missing.
+const near = 5 * time.Second
+
+// contiguous proves that lines are numbered without a hole, and that what a
+// copy of a service counts has none, unless the log says so.
 func (w *tempest) contiguous(args []string, lines io.Reader) {
 	var seq uint64
 	counts := map[int]int{} // by copy
+	var holes []string
+	var at, told []time.Time
 	for decoder := json.NewDecoder(lines); ; {
 		var line ipc.LogLine
-		if err := decoder.Decode(&line); err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-				w.violated("%v: %v", args, err)
-			}
+		if err := decoder.Decode(&line); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		} else if err != nil {
+			w.violated("%v: %v", args, err)
 			return
 		}
 		if seq != 0 && line.Seq != seq+1 {
 			w.violated("%v: line %d came after line %d: %+v", args, line.Seq, seq, line)
 		}
 		seq = line.Seq
-		if line.Stream == "gap" {
-			clear(counts)
-		}
 		var copied, n int
-		if _, err := fmt.Sscanf(line.Line, "count %d %d", &copied, &n); err != nil || line.Partial {
-			continue
+		switch _, err := fmt.Sscanf(line.Line, "count %d %d", &copied, &n); {
+		case line.Stream == "gap":
+			clear(counts)
+		case line.Stream == "event" && strings.Contains(line.Line, "may be missing"):
+			told = append(told, line.Time)
+		case err == nil && !line.Partial:
+			if last := counts[copied]; last != 0 && n != last+1 {
+				holes, at = append(holes, fmt.Sprintf("run %d: count %d came after %d: %+v", line.Run, n, last, line)), append(at, line.Time)
+			}
+			counts[copied] = n
 		}
-		if last := counts[copied]; last != 0 && n != last+1 {
-			w.violated("%v: run %d: count %d came after %d, and nothing is said to be missing: %+v", args, line.Run, n, last, line)
+	}
+	if !slices.Contains(args, "all") {
+		return // what is said of a hole may come earlier, or later
+	}
+	for i, hole := range holes {
+		if !slices.ContainsFunc(told, func(t time.Time) bool { return t.Sub(at[i]).Abs() < near }) {
+			w.violated("%v: nothing is said to be missing: %s", args, hole)
 		}
-		counts[copied] = n
 	}
 }
 
