@@ -511,7 +511,11 @@ func (w *tempest) settled() {
 		w.violated("it took %v until all was as it is wanted, want %v", took, w.quiet)
 	}
 	at := time.Since(w.began)
-	status := w.s.status()
+	var status ipc.Status
+	r := w.s.try("status", "--json")
+	if err := json.Unmarshal([]byte(r.stdout), &status); err != nil || r.code != 0 && r.code != 3 { // 3: all is down
+		w.t.Fatalf("status: %v: %v", err, r)
+	}
 	w.s.exactly(status)
 	last := done{client: clients, call: at, ended: time.Since(w.began), args: []string{"status"}, read: map[string]bool{}}
 	for _, svc := range status.Services {
