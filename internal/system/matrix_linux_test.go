@@ -102,9 +102,9 @@ func columns() []column {
 	return table
 }
 
-// cell is the call of a thread at which the process is killed, before the call
+// instant is the call of a thread at which the process is killed, before the call
 // does anything: the nth of its kind in that thread.
-type cell struct {
+type instant struct {
 	call string
 	nth  int
 }
@@ -137,7 +137,7 @@ func TestKillMatrix(t *testing.T) {
 			t.Logf("%s: not tried, the time is over", c.name)
 			continue
 		}
-		trace, killed := s.strike(c, cell{})
+		trace, killed := s.strike(c, instant{})
 		if killed || t.Failed() {
 			t.Fatalf("%s: without a kill, %v:\n%s", c.name, killed, trace)
 		}
@@ -174,7 +174,7 @@ func needStrace(t *testing.T) {
 
 // strike does what a column says while the process dies at one call, and
 // proves what comes after. Without a call it merely traces.
-func (s *sandbox) strike(c column, at cell) (trace string, killed bool) {
+func (s *sandbox) strike(c column, at instant) (trace string, killed bool) {
 	s.t.Helper()
 	c.prepare(s)
 	log := filepath.Join(s.root, "trace")
@@ -337,17 +337,17 @@ var traceLine = regexp.MustCompile(`^(\d+) +(\w+)\((.*)`)
 // callsOf reads a trace: how often the thread that makes most of one kind makes
 // it, and the cells. A file that is only read, the Go scheduler's waking itself
 // and a lock that is asked for over and over change nothing.
-func callsOf(trace string) (made map[string]int, cells []cell) {
+func callsOf(trace string) (made map[string]int, cells []instant) {
 	made = map[string]int{}
 	of := map[string]int{} // by thread and call
-	seen := map[cell]bool{}
+	seen := map[instant]bool{}
 	for line := range strings.Lines(trace) {
 		m := traceLine.FindStringSubmatch(line)
 		if m == nil {
 			continue
 		}
 		of[m[1]+m[2]]++
-		at := cell{m[2], of[m[1]+m[2]]}
+		at := instant{m[2], of[m[1]+m[2]]}
 		made[at.call] = max(made[at.call], at.nth)
 		idle := at.call == "openat" && !strings.Contains(m[3], "O_CREAT") || at.call == "write" && strings.Contains(m[3], "[eventfd]") ||
 			strings.HasPrefix(at.call, "clone") && strings.Contains(m[3], "CLONE_THREAD") || at.call == "flock" && strings.Contains(m[3], "EAGAIN") ||

@@ -139,7 +139,7 @@ type tempest struct {
 	stuck    bool // it did not become as it is wanted
 	began    time.Time
 	quiet    time.Duration
-	canaries []canary
+	canaries []bystander
 
 	mu      sync.Mutex
 	done    []done // of this round
@@ -148,8 +148,8 @@ type tempest struct {
 	journal []string
 }
 
-// canary is somebody who has nothing to do with locald.
-type canary struct {
+// bystander is somebody who has nothing to do with locald.
+type bystander struct {
 	pid   int
 	notes string
 }
@@ -703,7 +703,7 @@ func (w *tempest) readState(ctx context.Context) {
 // another daemon, one is a container.
 func (w *tempest) sing(root, program string) {
 	for i, mark := range []string{"NOBODY=1", "LOCALD_MARK=other/app/1 other", "LOCALD_SERVICE=app"} {
-		c := canary{notes: filepath.Join(root, fmt.Sprintf("canary%d", i))}
+		c := bystander{notes: filepath.Join(root, fmt.Sprintf("canary%d", i))}
 		cmd := exec.Command(program, "canary", c.notes)
 		cmd.Env, cmd.SysProcAttr = append(os.Environ(), mark), &syscall.SysProcAttr{Setsid: i > 0}
 		if err := cmd.Start(); err != nil {
@@ -719,7 +719,7 @@ func (w *tempest) sing(root, program string) {
 	id := strings.TrimSpace(w.s.docker("run", "-d", "--init", "--label", "dev.locald.service=app", "-v", program+":/copy:ro",
 		"--entrypoint", "/copy", shellImage, "canary", "/tmp/canary"))
 	w.t.Cleanup(func() { w.s.docker("rm", "-f", id) })
-	w.canaries = append(w.canaries, canary{notes: id})
+	w.canaries = append(w.canaries, bystander{notes: id})
 }
 
 func (w *tempest) canariesSing() {
