@@ -39,8 +39,8 @@ golden: ## write the golden files anew; review with git diff
 	go test ./supervisor ./restore ./ipc ./internal/config ./internal/env ./internal/postgres ./internal/cli -update
 	go test ./internal/manual -update
 
-soak: ## the tests that look for races and leaks, over and over
-	CGO_ENABLED=1 go test -race -count=20 ./supervisor ./restore ./ipc ./internal/... ./runtime/process
+soak: ## every cell of the large tests, then faults at random: make soak D=8h
+	@hack/soak $(D)
 
 promises: ## every cell of every table, and docs/promises.md from it; hours
 	@hack/prove

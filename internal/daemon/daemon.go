@@ -196,7 +196,7 @@ func (d *Daemon) engine(name string) *container.Runtime {
 	c := d.containers[name]
 	if c == nil {
 		c = container.New(container.Options{
-			Owner: d.machine.Owner, Engine: name, Streams: d.streams, Flush: d.flush,
+			Owner: d.machine.Owner, Engine: name, Streams: d.streams, Flush: d.flush, Note: d.note,
 			Away: func(err error) { d.away(c, err) },
 		})
 		d.containers[name] = c

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/locald/locald/internal/project"
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/restore"
+	"github.com/locald/locald/runtime"
 )
 
 // leftoverGrace is what is left behind has between asking and forcing, where
@@ -58,12 +60,37 @@ func (d *Daemon) restore(ctx context.Context) {
 	var clearing sync.WaitGroup
 	clearing.Go(func() { _ = d.clear(ctx, d.process) }) // whoever needs it is told
 	for _, name := range d.usedEngines() {
-		clearing.Go(func() { _ = d.clear(ctx, d.engine(name)) })
+		clearing.Go(func() { d.clearEngine(ctx, name) })
 	}
 	clearing.Wait()
 	if started > 0 {
 		d.log.Info("restored", zap.Int("started", started), zap.Duration("took", time.Since(began)))
 	}
+}
+
+// engineRetry is how long after one look for an engine that does not answer the
+// next one comes, at most.
+const engineRetry = 5 * time.Second
+
+// clearEngine ends what an earlier daemon left in an engine. One that may hold
+// something of ours is waited for, since nobody else may ever ask for it.
+func (d *Daemon) clearEngine(ctx context.Context, name string) {
+	for pause := engineRetry / 16; ; pause = min(2*pause, engineRetry) {
+		err := d.clear(ctx, d.engine(name)) // whoever needs it is told
+		if !errors.Is(err, runtime.ErrUnavailable) || !d.mayHold(name) {
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// mayHold reports whether a project on record may have used an engine.
+func (d *Daemon) mayHold(engine string) bool {
+	return slices.ContainsFunc(d.known(), func(p *project.Project) bool { return slices.Contains(p.Record().Engines, engine) })
 }
 
 // recorded is what restore decides from.

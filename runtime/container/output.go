@@ -33,9 +33,19 @@ func (s *sink) Write(b []byte) (int, error) {
 	if f := s.o.current(s); f == nil {
 		return len(b), nil
 	} else if n, err := f.Write(b); err != nil && s.o.reopen() {
+		s.o.note("whoever stored the output was killed: what was written at that time may be missing")
 		_, _ = s.o.current(s).Write(b[n:])
 	}
 	return len(b), nil
+}
+
+// note says something in the run's log.
+func (o *output) note(text string) {
+	if o.i.r.options.Note == nil || o.log == "" {
+		return
+	}
+	_, _, run, _ := o.i.Ref().Run.Split()
+	o.i.r.options.Note(o.log, run, text)
 }
 
 // output is what a container writes, on its way to the log store.
@@ -138,6 +148,7 @@ func (o *output) pump(stream io.ReadCloser, source io.Reader) {
 		if err != nil {
 			return
 		}
+		o.note("the engine broke the output off: what was written at that time may be missing")
 		stream, source = logs, logs
 		if over {
 			o.copy(stream, source)

@@ -2,9 +2,12 @@ package container_test
 
 import (
 	"bufio"
+	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/locald/locald/runtime/container"
 )
@@ -14,12 +17,13 @@ import (
 func TestOutputGoesOnWhenItsReaderWasReplaced(t *testing.T) {
 	t.Parallel()
 	var opened atomic.Int32
+	noted := make(chan string, 8)
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer read.Close()
-	b := newBench(t, container.Options{Streams: func(string, int) (stdout, stderr *os.File, err error) {
+	b := newBench(t, container.Options{Note: notes(noted), Streams: func(string, int) (stdout, stderr *os.File, err error) {
 		nobody, out, err := os.Pipe()
 		if err != nil {
 			return nil, nil, err
@@ -41,5 +45,31 @@ func TestOutputGoesOnWhenItsReaderWasReplaced(t *testing.T) {
 	}
 	if n := opened.Load(); n != 2 {
 		t.Errorf("opened %d times, want 2", n)
+	}
+	if text := <-noted; !strings.Contains(text, "may be missing") {
+		t.Errorf("noted %q", text)
+	}
+}
+
+func notes(to chan<- string) func(string, int, string) {
+	return func(_ string, run int, text string) { to <- fmt.Sprintf("%d %s", run, text) }
+}
+
+// TestOutputThatBrokeOffIsSaidTo: the engine's connections break while the
+// container lives.
+func TestOutputThatBrokeOffIsSaidTo(t *testing.T) {
+	t.Parallel()
+	p := newProxy(t)
+	noted := make(chan string, 8)
+	b := newBench(t, container.Options{Getenv: p.Env, Note: notes(noted)})
+	b.up(t, b.probe(t, "hold"))
+	p.Cut()
+	select {
+	case text := <-noted:
+		if !strings.HasPrefix(text, "1 ") || !strings.Contains(text, "may be missing") {
+			t.Errorf("noted %q", text)
+		}
+	case <-time.After(limit):
+		t.Error("nothing is said")
 	}
 }

@@ -43,6 +43,9 @@ type Options struct {
 	// store; nil when nobody needs to wait.
 	Flush func(ctx context.Context, logDir string, run int) error
 
+	// Note puts a sentence about a run into its log; nil: nobody reads.
+	Note func(logDir string, run int, text string)
+
 	// Away is told when the engine that was in use goes away, and with nil
 	// when it is back. Calls do not overlap. nil is nobody.
 	Away func(error)
