@@ -143,14 +143,13 @@ func (r *records) setPostgres(name string, k kept) {
 }
 
 // begin puts a run on record before anything of it exists, so that its number
-// is never given again, whatever happens to the daemon. A disk that is full
-// does not keep the run from starting.
-func (r *records) begin(name string, run int) {
-	r.mu.Lock()
-	s := r.of(name).With(state.Run{Run: run})
-	r.services[name] = s
-	r.mu.Unlock()
-	r.write(name)
+// is never given again, whatever happens to the daemon.
+func (r *records) begin(name string, run int) error {
+	if err := r.store.Begin(r.project, name, run); err != nil {
+		return err
+	}
+	r.change(name, func(s *state.Service) { *s = s.With(state.Run{Run: run}) })
+	return nil
 }
 
 // ran keeps the history of a service's runs.

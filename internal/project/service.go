@@ -166,7 +166,9 @@ func (s *service) prepare(ctx context.Context, run int, report func(runtime.Prog
 	if err := s.free(); err != nil {
 		return err
 	}
-	s.project.records.begin(s.conf.Name, run)
+	if err := s.project.records.begin(s.conf.Name, run); err != nil {
+		return err
+	}
 	base, err := s.base(run)
 	if err != nil {
 		return err

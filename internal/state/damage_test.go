@@ -120,12 +120,6 @@ func TestAFileThatIsMissingIsTakenFromTheCopyBeforeIt(t *testing.T) {
 	if services["web"].Next() != 8 || len(problems) != 1 {
 		t.Errorf("%+v, %v", services, problems)
 	}
-	if err := s.Forget("a", "web"); err != nil {
-		t.Fatal(err)
-	}
-	if services, problems := s.Services("a"); len(services)+len(problems) != 0 {
-		t.Errorf("forgotten, and back: %+v, %v", services, problems)
-	}
 }
 
 func TestALostRecordIsNotTakenForNone(t *testing.T) {

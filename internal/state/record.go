@@ -12,7 +12,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/locald/locald/runtime"
@@ -93,6 +95,8 @@ type Service struct {
 	Major  string         `json:"major,omitempty"`  // the version that made it
 	Streak Streak         `json:"streak,omitzero"`
 	Runs   []Run          `json:"runs"` // oldest first, the last keepRuns
+
+	begun int // the highest number that was given, see Store.Begin
 }
 
 // Streak is how often a service has failed in a row, and how long it rests for
@@ -131,10 +135,11 @@ type Run struct {
 
 // Next is the number of the service's next run.
 func (s Service) Next() int {
-	if len(s.Runs) == 0 {
-		return 1
+	last := s.begun
+	if n := len(s.Runs); n > 0 {
+		last = max(last, s.Runs[n-1].Run)
 	}
-	return s.Runs[len(s.Runs)-1].Run + 1
+	return last + 1
 }
 
 // Started reports whether an instance of the service may ever have been.
@@ -329,13 +334,16 @@ func (s Store) SaveEnvironment(project string, e Environment) error {
 // Services reads what is remembered of a project's services.
 func (s Store) Services(project string) (services map[string]Service, problems []error) {
 	services = map[string]Service{}
-	seen := map[string]bool{}
+	seen, begun := map[string]bool{}, map[string]int{}
 	dir := filepath.Join(s.Project(project), "services")
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		problems = append(problems, err)
 	}
 	for _, e := range entries {
+		if name, is := strings.CutSuffix(e.Name(), ".run"); is {
+			begun[name] = s.begun(project, name)
+		}
 		name, isRecord := strings.CutSuffix(strings.TrimSuffix(e.Name(), ".previous"), ".json")
 		if !isRecord || strings.HasPrefix(name, ".") || seen[name] {
 			continue
@@ -349,6 +357,11 @@ func (s Store) Services(project string) (services map[string]Service, problems [
 			services[name] = svc
 		}
 	}
+	for name, run := range begun {
+		svc := services[name]
+		svc.Name, svc.begun = name, run
+		services[name] = svc
+	}
 	return services, problems
 }
 
@@ -358,9 +371,44 @@ func (s Store) SaveService(project string, svc Service) error {
 	return Write(filepath.Join(s.Project(project), "services", svc.Name+".json"), svc, Care{Previous: true})
 }
 
-// Forget removes what is remembered of a service that has left its project.
-func (s Store) Forget(project, service string) error {
-	return remove(filepath.Join(s.Project(project), "services", service+".json"))
+// Begin writes down that a run's number is given, so that it never is again. The
+// number has a file of its own, which keeps its length and is written in place:
+// a disk that has become full since the first run does not matter.
+func (s Store) Begin(project, service string, run int) error {
+	path := s.begunFile(project, service)
+	const flags = os.O_WRONLY | os.O_CREATE | syscall.O_NOFOLLOW
+	f, err := os.OpenFile(path, flags, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
+			f, err = os.OpenFile(path, flags, 0o600)
+		}
+	}
+	if err == nil {
+		_, err = f.WriteAt(fmt.Appendf(nil, "%019d\n", run), 0)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return unwritten(filepath.Dir(path), err)
+	}
+	return nil
+}
+
+func (s Store) begunFile(project, service string) string {
+	return filepath.Join(s.Project(project), "services", service+".run")
+}
+
+// begun is the number that Begin wrote last; 0 when there is none, or none that
+// could be read, and then the history has the numbers.
+func (s Store) begun(project, service string) int {
+	content, err := os.ReadFile(s.begunFile(project, service))
+	if err != nil {
+		return 0
+	}
+	run, err := strconv.Atoi(strings.TrimSpace(string(content)))
+	if err != nil {
+		return 0
+	}
+	return run
 }
 
 var notInID = regexp.MustCompile(`[^a-z0-9_-]+`)

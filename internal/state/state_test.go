@@ -142,3 +142,32 @@ func TestTheLastHundredRunsAreRemembered(t *testing.T) {
 		t.Error("a task is done once its last run ended with 0, and not before")
 	}
 }
+
+// TestNumbersAreNotGivenAgain: the number of a run is known although nothing
+// else of the run could be written.
+func TestNumbersAreNotGivenAgain(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "P14 F63")
+	s := Store{Dir: t.TempDir()}
+	for _, run := range []int{1, 9, 10} {
+		if err := s.Begin("a", "web", run); err != nil {
+			t.Fatal(err)
+		}
+	}
+	services, problems := s.Services("a")
+	if got := services["web"]; got.Next() != 11 || got.Name != "web" || len(problems) > 0 {
+		t.Errorf("%+v %v", got, problems)
+	}
+	if err := s.SaveService("a", Service{Name: "web", Runs: []Run{{Run: 12}}}); err != nil {
+		t.Fatal(err)
+	}
+	if services, _ := s.Services("a"); services["web"].Next() != 13 || len(services) != 1 {
+		t.Errorf("%+v", services)
+	}
+	if err := os.WriteFile(filepath.Join(s.Project("a"), "services", "web.run"), []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if services, _ := s.Services("a"); services["web"].Next() != 13 {
+		t.Errorf("%+v", services)
+	}
+}
