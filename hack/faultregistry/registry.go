@@ -1,11 +1,13 @@
 package faultregistry
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +16,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/locald/locald/hack/internal/images"
 )
 
 // Faults says how the registry misbehaves. The zero value is a good registry.
@@ -22,6 +26,15 @@ type Faults struct {
 	CutAfter int64 // breaks the connection after so many bytes of a layer; 0 never
 	Cuts     int   // how many times CutAfter happens; 0 is always
 	Status   int   // answers every request with this status; 0 does not
+
+	Only       string // of layers: those whose address contains it
+	Flip       int64  // inverts the byte of each layer that has this number, counted from 1
+	Short      int64  // has only so many bytes of each layer
+	Stall      int64  // sends nothing more after so many bytes of a layer, until the client leaves
+	NoRange    bool   // sends everything, whatever is asked for
+	User, Word string // whom to let in, with which password; empty is everyone
+	// Before is called with each request before it is answered.
+	Before func(*http.Request)
 }
 
 // Registry serves images at Addr until Close.
@@ -34,6 +47,17 @@ type Registry struct {
 	mu     sync.Mutex
 	faults Faults
 	cuts   int
+	asked  []Request
+}
+
+// Request is one that came.
+type Request struct{ Method, Path, Range string }
+
+// Requests returns what was asked for since Misbehave was last called.
+func (r *Registry) Requests() []Request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.asked)
 }
 
 // Listen starts a registry at address, "127.0.0.1:0" for any free port.
@@ -69,7 +93,7 @@ func (r *Registry) Close() error {
 func (r *Registry) Misbehave(faults Faults) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.faults, r.cuts = faults, 0
+	r.faults, r.cuts, r.asked = faults, 0, nil
 }
 
 // Push stores an image as tag ("app:1") and returns its whole name. It must not
@@ -97,25 +121,70 @@ func (r *Registry) PushIndex(tag string, index v1.ImageIndex) (string, error) {
 	return ref.String(), nil
 }
 
+// PushTestImages pushes everything that hack/testimages has built, and returns
+// the whole names.
+func (r *Registry) PushTestImages() ([]string, error) {
+	store, err := images.Default()
+	if err != nil {
+		return nil, err
+	}
+	all, err := store.Images()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, image := range all {
+		for _, tag := range image.Tags {
+			name, err := r.Push(tag, image.Image)
+			if err != nil {
+				return nil, err
+			}
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
 // ServeHTTP answers as the faults say.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	layer := request.Method == http.MethodGet && strings.Contains(request.URL.Path, "/blobs/")
-	faults := r.current(layer)
+	faults := r.current(request, layer)
+	if faults.Before != nil {
+		faults.Before(request)
+	}
+	if user, word, _ := request.BasicAuth(); faults.User != "" && (user != faults.User || word != faults.Word) {
+		faults.Status = http.StatusUnauthorized
+	}
 	if faults.Status != 0 {
 		refuse(w, request, faults.Status)
 		return
 	}
-	if layer && (faults.Rate > 0 || faults.CutAfter > 0) {
-		w = &faulty{ResponseWriter: w, request: request, faults: faults}
+	if layer {
+		if faults.NoRange {
+			request.Header.Del("Range")
+		}
+		w = &faulty{ResponseWriter: w, request: request, faults: faults, at: offset(request)}
 	}
 	r.store.ServeHTTP(w, request)
 }
 
+// offset is where the answer to a request for a range begins.
+func offset(request *http.Request) (at int64) {
+	if _, err := fmt.Sscanf(request.Header.Get("Range"), "bytes=%d-", &at); err != nil {
+		return 0
+	}
+	return at
+}
+
 // current returns the faults for one request, and counts a cut.
-func (r *Registry) current(layer bool) Faults {
+func (r *Registry) current(request *http.Request, layer bool) Faults {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.asked = append(r.asked, Request{request.Method, request.URL.Path, request.Header.Get("Range")})
 	faults := r.faults
+	if layer && !strings.Contains(request.URL.Path, faults.Only) {
+		return Faults{User: faults.User, Word: faults.Word, Before: faults.Before}
+	}
 	if !layer || faults.CutAfter == 0 {
 		return faults
 	}
@@ -148,16 +217,26 @@ type faulty struct {
 	http.ResponseWriter
 	request *http.Request
 	faults  Faults
+	at      int64 // of the layer
 	sent    int64
 }
 
 const piece = 32 << 10
 
+// WriteHeader says less than there is where Short wants that.
+func (f *faulty) WriteHeader(status int) {
+	if f.faults.Short > 0 && status == http.StatusOK {
+		f.Header().Set("Content-Length", fmt.Sprint(f.faults.Short))
+	}
+	f.ResponseWriter.WriteHeader(status)
+}
+
 func (f *faulty) Write(b []byte) (written int, err error) {
 	for len(b) > 0 {
-		n, err := f.ResponseWriter.Write(b[:min(len(b), piece)])
+		n, err := f.ResponseWriter.Write(f.damaged(b[:min(len(b), piece)]))
 		written += n
 		f.sent += int64(n)
+		f.at += int64(n)
 		if err != nil {
 			return written, err
 		}
@@ -169,8 +248,23 @@ func (f *faulty) Write(b []byte) (written int, err error) {
 	return written, nil
 }
 
+// damaged is what is sent instead of b.
+func (f *faulty) damaged(b []byte) []byte {
+	if f.faults.Short > 0 {
+		b = b[:max(0, min(int64(len(b)), f.faults.Short-f.at))]
+	}
+	if i := f.faults.Flip - 1 - f.at; f.faults.Flip > 0 && i >= 0 && i < int64(len(b)) {
+		b = bytes.Clone(b)
+		b[i] = ^b[i]
+	}
+	return b
+}
+
 func (f *faulty) misbehave(n int) error {
 	controller := http.NewResponseController(f.ResponseWriter)
+	if n == 0 {
+		return io.ErrShortWrite
+	}
 	if f.faults.Rate > 0 {
 		if err := controller.Flush(); err != nil {
 			return err
@@ -182,6 +276,13 @@ func (f *faulty) misbehave(n int) error {
 		case <-f.request.Context().Done():
 			return f.request.Context().Err()
 		}
+	}
+	if f.faults.Stall > 0 && f.sent >= f.faults.Stall {
+		if err := controller.Flush(); err != nil {
+			return err
+		}
+		<-f.request.Context().Done()
+		return f.request.Context().Err()
 	}
 	if f.faults.CutAfter == 0 || f.sent < f.faults.CutAfter {
 		return nil

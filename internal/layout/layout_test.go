@@ -32,6 +32,7 @@ var doors = map[string][]string{
 	"internal/layout":   {},
 	"internal/logs":     {},
 	"internal/manual":   {},
+	"internal/oci":      {},
 	"internal/ports":    {"internal/sockets"},
 	"internal/postgres": {"runtime"},
 	"internal/probe":    {"runtime", "internal/sockets"},
