@@ -59,7 +59,7 @@ func (s *Store) Release(owner string) error {
 // which owners are still there.
 func (s *Store) Leases() (map[string]string, error) {
 	all := map[string]string{}
-	err := each(s, "leases", func(_ string, l lease) {
+	_, err := each(s, "leases", func(_ string, l lease) {
 		if !l.Held {
 			all[l.Owner] = l.Digest.String()
 		}
@@ -67,12 +67,12 @@ func (s *Store) Leases() (map[string]string, error) {
 	return all, stored(err)
 }
 
-// leased returns the owners of each manifest. Leases that nobody holds any more
-// are removed: the caller has the store's lock for itself.
+// leased returns the owners of each manifest. Leases that nobody holds any more,
+// or nobody can read, are removed: the caller has the store's lock for itself.
 func (s *Store) leased() (map[v1.Hash][]string, error) {
 	owners := map[v1.Hash][]string{}
 	var stale []string
-	err := each(s, "leases", func(file string, l lease) {
+	broken, err := each(s, "leases", func(file string, l lease) {
 		if l.Held {
 			if release, err := seize(s.path("leases", file), exclusive); err == nil && release != nil {
 				release()
@@ -82,7 +82,7 @@ func (s *Store) leased() (map[v1.Hash][]string, error) {
 		}
 		owners[l.Digest] = append(owners[l.Digest], l.Owner)
 	})
-	for _, file := range stale {
+	for _, file := range append(broken, stale...) {
 		err = errors.Join(err, os.Remove(s.path("leases", file)))
 	}
 	return owners, err

@@ -39,7 +39,7 @@ func (s *Store) list() ([]Listed, error) {
 	}
 	var all []Listed
 	var wrong error
-	err = each(s, "refs", func(_ string, t tag) {
+	broken, err := each(s, "refs", func(_ string, t tag) {
 		one := Listed{Reference: t.Reference, Digest: t.Digest.String(), Pulled: t.Pulled, InUse: owners[t.Digest]}
 		found, err := s.image(reference{text: t.Reference}, t.Digest)
 		wrong = errors.Join(wrong, err)
@@ -49,6 +49,9 @@ func (s *Store) list() ([]Listed, error) {
 		slices.Sort(one.InUse)
 		all = append(all, one)
 	})
+	for _, file := range broken {
+		err = errors.Join(err, os.Remove(s.path("refs", file)))
+	}
 	slices.SortFunc(all, func(a, b Listed) int { return strings.Compare(a.Reference, b.Reference) })
 	return all, errors.Join(err, wrong)
 }
@@ -127,7 +130,7 @@ func (s *Store) sweep(ctx context.Context, choose func([]Listed) ([]string, erro
 // configurations and tars.
 func (s *Store) needed() (map[string]bool, error) {
 	roots := map[v1.Hash]bool{}
-	err := each(s, "refs", func(_ string, t tag) { roots[t.Digest] = true })
+	_, err := each(s, "refs", func(_ string, t tag) { roots[t.Digest] = true })
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -200,26 +199,26 @@ func (s *Store) placeJSON(value any, parts ...string) error {
 	return s.place(append(content, '\n'), parts...)
 }
 
-// each calls do with every JSON file of a part of the store that can be read.
-func each[T any](s *Store, part string, do func(file string, value T)) error {
+// each calls do with every JSON file of a part of the store that can be read,
+// and returns the names of the others.
+func each[T any](s *Store, part string, do func(file string, value T)) (broken []string, err error) {
 	entries, err := os.ReadDir(s.path(part))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, entry := range entries {
-		if !strings.HasSuffix(entry.Name(), ".json") {
-			continue
-		}
 		var value T
 		ok, err := readJSON(s.path(part, entry.Name()), &value)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if ok {
-			do(entry.Name(), value)
+		if !ok {
+			broken = append(broken, entry.Name())
+			continue
 		}
+		do(entry.Name(), value)
 	}
-	return nil
+	return broken, nil
 }
 
 // discard takes what is at path out of its place at once and deletes it. It

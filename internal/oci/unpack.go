@@ -38,6 +38,34 @@ func split(name string) ([]string, error) {
 	return parts, nil
 }
 
+// turn puts a link's target into the way that led to the link, whose parts
+// before it are no links. Its ".." stay: they count from where the target's own
+// links lead.
+func turn(way []string, at int, target string) []string {
+	var next []string
+	if !strings.HasPrefix(target, "/") {
+		next = append(next, way[:at]...)
+	}
+	for part := range strings.SplitSeq(target, "/") {
+		if part != "" && part != "." {
+			next = append(next, part)
+		}
+	}
+	return append(next, way[at+1:]...)
+}
+
+// up takes the ".." at that place out of the way, with what is before it. ok is
+// false where that is the root.
+func up(way []string, at int) (next []string, ok bool) {
+	if at == 0 {
+		return nil, false
+	}
+	return append(append([]string{}, way[:at-1]...), way[at+1:]...), true
+}
+
+// mostTurns is how many links and ".." may be on the way to one entry.
+const mostTurns = 255
+
 func leaves(name string) error {
 	return &Error{Kind: Unsafe, Err: fmt.Errorf("the entry %.200q leaves the image", name)}
 }

@@ -218,14 +218,17 @@ func (u *unpacker) locate(parts []string, missing bool) (place, error) {
 		return place{u.lastFD, base, join(plain, base)}, nil
 	}
 	for links := 0; ; links++ {
-		if links > 40 {
-			return place{}, fail(Corrupt, "%.200q is behind more than 40 links", strings.Join(parts, "/"))
+		if links > mostTurns {
+			return place{}, fail(Corrupt, "%.200q is behind more than %d links", strings.Join(parts, "/"), mostTurns)
 		}
 		real, fd, next, err := u.walk(way, missing)
+		if errors.Is(err, errAbove) {
+			err = &Error{Kind: Unsafe, Err: fmt.Errorf("the entry %.200q is behind a link that leaves the image", strings.Join(parts, "/"))}
+		}
 		if err != nil {
 			return place{}, err
 		}
-		if next == nil {
+		if fd >= 0 {
 			u.forget()
 			u.last, u.lastFD = real, fd
 			return place{fd, base, join(real, base)}, nil
@@ -241,20 +244,31 @@ func join(dir, base string) string {
 	return dir + "/" + base
 }
 
+// errAbove says that a way goes up from the root.
+var errAbove = errors.New("above the root")
+
 // walk goes down from the root. When it meets a link it returns the way with
-// the link's target in its place.
+// the link's target in its place, and -1.
 func (u *unpacker) walk(way []string, missing bool) (real string, fd int, next []string, err error) {
 	fd, err = unix.Openat(u.root, ".", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", -1, nil, err
 	}
 	for i, part := range way {
+		if part == ".." {
+			_ = unix.Close(fd)
+			next, ok := up(way, i)
+			if !ok {
+				err = errAbove
+			}
+			return "", -1, next, err
+		}
 		down, err := u.step(fd, join(real, part), part, missing)
 		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 			next, err = u.follow(fd, way, i)
 		}
 		_ = unix.Close(fd)
-		if err != nil || next != nil {
+		if down < 0 {
 			return "", -1, next, err
 		}
 		real, fd = join(real, part), down
@@ -299,23 +313,9 @@ func (u *unpacker) follow(fd int, way []string, i int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	to := string(target[:n])
-	if !strings.HasPrefix(to, "/") {
-		to = strings.Join(way[:i], "/") + "/" + to
-	}
-	next, err := split(to)
-	if IsKind(err, Unsafe) {
-		return nil, &Error{Kind: Unsafe, Err: fmt.Errorf("an entry is behind the link %.200q, which leaves the image", strings.Join(way[:i+1], "/"))}
-	}
-	if err != nil {
-		return nil, err
-	}
-	next = append(next, way[i+1:]...)
+	next := turn(way, i, string(target[:n]))
 	if len(next) > longest/2 {
 		return nil, fail(Corrupt, "%.60q… has more than %d directories above it", strings.Join(next, "/"), longest/2)
-	}
-	if next == nil {
-		next = []string{}
 	}
 	return next, nil
 }

@@ -152,14 +152,14 @@ func (i *Image) locate(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for range 40 {
+	for range mostTurns {
 		real, next, err := i.walk(way)
-		if err != nil || next == nil {
+		if err != nil || real != "" {
 			return real, err
 		}
 		way = next
 	}
-	return "", fmt.Errorf("too many links")
+	return "", errors.New("too many links")
 }
 
 // walk goes down through all layers at once. When it meets a link it returns
@@ -167,6 +167,13 @@ func (i *Image) locate(path string) (string, error) {
 func (i *Image) walk(way []string) (real string, next []string, err error) {
 	dirs := i.Layers
 	for at, part := range way {
+		if part == ".." {
+			next, ok := up(way, at)
+			if !ok {
+				return "", nil, leaves(strings.Join(way, "/"))
+			}
+			return "", next, nil
+		}
 		found, below, err := down(dirs, part)
 		switch {
 		case err != nil:
@@ -180,8 +187,8 @@ func (i *Image) walk(way []string) (real string, next []string, err error) {
 			return "", nil, err
 		}
 		if info.Mode().Type() == fs.ModeSymlink {
-			next, err := i.follow(found, way, at)
-			return "", next, err
+			to, err := os.Readlink(found)
+			return "", turn(way, at, to), err
 		}
 		if !info.Mode().IsRegular() || at < len(way)-1 {
 			return "", nil, fs.ErrNotExist
@@ -189,21 +196,6 @@ func (i *Image) walk(way []string) (real string, next []string, err error) {
 		return found, nil, nil
 	}
 	return "", nil, fs.ErrNotExist
-}
-
-func (i *Image) follow(link string, way []string, at int) ([]string, error) {
-	to, err := os.Readlink(link)
-	if err != nil {
-		return nil, err
-	}
-	if !strings.HasPrefix(to, "/") {
-		to = strings.Join(way[:at], "/") + "/" + to
-	}
-	next, err := split(to)
-	if err != nil {
-		return nil, err
-	}
-	return append(next, way[at+1:]...), nil
 }
 
 // down looks for a name in directories of several layers that are one to the
