@@ -41,7 +41,7 @@ func TestAsAnOrdinaryUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to become somebody else")
 	}
-	address := served(t)
+	image := served(t)
 	dir, err := os.MkdirTemp("", "oci-user-")
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func TestAsAnOrdinaryUser(t *testing.T) {
 	}
 	command := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^Test", "-test.skip=OrdinaryUser", "-test.v")
 	command.Dir = dir
-	command.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "LOCALD_OCI_REGISTRY=" + address}
+	command.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "LOCALD_OCI_IMAGE=" + image}
 	command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
 	out, err := command.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestPostgres")) {
@@ -258,7 +258,7 @@ func read(t *testing.T, i *Image, name string) string {
 func TestPostgres(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, Options{})
-	name := served(t) + "/postgres:15"
+	name := served(t)
 	got, err := s.Pull(t.Context(), name, PullOptions{})
 	if err != nil {
 		t.Fatal(err)
