@@ -3,6 +3,8 @@ package keeper
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -157,4 +159,70 @@ func BenchmarkEnd(b *testing.B) {
 		_ = syscall.Kill(c.PID(), syscall.SIGKILL)
 		<-c.Done()
 	}
+}
+
+// BenchmarkKeepers starts runs below one keeper for all, and below one keeper
+// each, with the keepers. KiB is the proportional share of the keepers' memory.
+func BenchmarkKeepers(b *testing.B) {
+	for _, n := range []int{1, many} {
+		b.Run(fmt.Sprintf("one-for-all/%d", n), func(b *testing.B) { benchmarkKeepers(b, 1, n) })
+		b.Run(fmt.Sprintf("one-each/%d", n), func(b *testing.B) { benchmarkKeepers(b, n, 1) })
+	}
+}
+
+func benchmarkKeepers(b *testing.B, keepers, runs int) {
+	e, log := benchEnv(), b.TempDir()
+	total := 0
+	for b.Loop() {
+		all := make([]*Keeper, keepers)
+		var starts sync.WaitGroup
+		for i := range all {
+			starts.Go(func() {
+				k, err := Start(b.Context(), Options{Dir: b.TempDir(), Owner: fmt.Sprintf("bench%d", i), Log: os.Stderr})
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				all[i] = k
+				var below sync.WaitGroup
+				for n := range runs {
+					below.Go(func() {
+						r := Run{ID: fmt.Sprintf("p/web%d#1", n), Number: 1, Argv: []string{"sleep", "60"}, Dir: "/", Env: e, Log: filepath.Join(log, fmt.Sprintf("%d-%d", i, n))}
+						if _, err := k.Run(b.Context(), r); err != nil {
+							b.Error(err)
+						}
+					})
+				}
+				below.Wait()
+			})
+		}
+		starts.Wait()
+		b.StopTimer()
+		total = 0
+		for _, k := range all {
+			total += portionOf(b, k.PID())
+		}
+		var ends sync.WaitGroup
+		for _, k := range all {
+			ends.Go(func() { _ = k.Close() })
+		}
+		ends.Wait()
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(total), "KiB")
+}
+
+// portionOf is the proportional share of a process's memory in KiB.
+func portionOf(b *testing.B, pid int) (kib int) {
+	b.Helper()
+	rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(rollup)) {
+		if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
+			_, _ = fmt.Sscan(rest, &kib)
+		}
+	}
+	return kib
 }

@@ -355,6 +355,7 @@ func (h *host) start(id uint64, q *runRequest, given []int) (*run, *Error) {
 		return nil, explain(argv[0], path, string(q.Dir), env, err)
 	}
 	for _, s := range r.streams {
+		s.wrote = func(at time.Time) { h.ledger.wrote(r, at) }
 		go s.pump()
 	}
 	return r, nil

@@ -170,8 +170,19 @@ func (r *record) mark(run runRecorded) Mark {
 // a service forks it forks mostly when it starts.
 var looks = [...]time.Duration{100 * time.Millisecond, 400 * time.Millisecond, 2 * time.Second, 8 * time.Second}
 
-// stirring is how much later output of a run has its processes looked for anew.
+// stirring is how much later output of a run has its processes looked for anew:
+// what does something may have forked for it.
 const stirring = 5 * time.Second
+
+// wrote is told of output of a run.
+func (l *ledger) wrote(r *run, at time.Time) {
+	if l == nil {
+		return
+	}
+	if last := r.wrote.Load(); at.UnixNano()-last >= int64(stirring) && r.wrote.CompareAndSwap(last, at.UnixNano()) {
+		l.stir(r)
+	}
+}
 
 // ledger keeps the record of a keeper. It sleeps while nothing happens.
 type ledger struct {

@@ -141,7 +141,8 @@ func marked(owner string, pid int) bool {
 
 func (o *orphans) roots(members map[int]*member) (pids []int) {
 	for _, pid := range o.strangers(members) {
-		if p, ok := readProcess(pid); ok && !(o.before[pid] != 0 && o.before[pid] == p.start) {
+		p, ok := readProcess(pid)
+		if start, before := o.before[pid]; ok && (!before || start != p.start) {
 			pids = append(pids, pid)
 		}
 	}

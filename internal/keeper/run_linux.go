@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,8 @@ type run struct {
 	log     string
 	number  int
 	streams []*stream
-	group   *runGroup // nil where there is none
+	group   *runGroup    // nil where there is none
+	wrote   atomic.Int64 // when output last had the ledger look, ns
 
 	reaped   bool // the main process has ended
 	clean    bool // and we had no child after that which could be the run's

@@ -19,6 +19,7 @@ type stream struct {
 	dir    string
 	run    int
 	name   logs.Stream
+	wrote  func(at time.Time) // told of output; may be nil
 
 	input   *logs.Input
 	missing int64 // bytes that came while the store could not be opened
@@ -79,7 +80,11 @@ func (s *stream) read(fd int) (n int, err error) {
 	if err != nil || n <= 0 {
 		return 0, err
 	}
-	s.store(buf[:n], time.Now())
+	at := time.Now()
+	if s.wrote != nil {
+		s.wrote(at)
+	}
+	s.store(buf[:n], at)
 	return n, nil
 }
 

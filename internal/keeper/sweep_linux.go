@@ -97,7 +97,7 @@ func (s *sweep) look() {
 	}
 }
 
-func (s *sweep) add(pid int) *member {
+func (s *sweep) add(pid int) {
 	m := s.members[pid]
 	if m == nil {
 		m = pin(pid)
@@ -106,7 +106,6 @@ func (s *sweep) add(pid int) *member {
 	if p, ok := readProcess(pid); ok {
 		m.group = p.group
 	}
-	return m
 }
 
 // addChildren pins the children of a member. A process is one if, while both
