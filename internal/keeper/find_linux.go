@@ -175,7 +175,7 @@ func End(ctx context.Context, dir string, runs []Mark, grace time.Duration) erro
 			return err
 		}
 		if time.Now().After(deadline) {
-			return &SurvivorsError{Left: e.survivors()}
+			return e.last(ctx)
 		}
 		e.pass()
 		e.each(unix.SIGKILL)
@@ -189,6 +189,22 @@ func End(ctx context.Context, dir string, runs []Mark, grace time.Duration) erro
 				e.quiet = time.Now()
 			}
 		}
+	}
+	return nil
+}
+
+// lastMoment is for what was killed just before time was up: on a machine that
+// is too busy it has ended, and nobody had the time to look.
+const lastMoment = 700 * time.Millisecond
+
+// last looks a last time when time is up.
+func (e *ending) last(ctx context.Context) error {
+	if err := e.await(ctx, lastMoment); err != nil {
+		return err
+	}
+	e.pass()
+	if left := e.survivors(); len(left) > 0 {
+		return &SurvivorsError{Left: left}
 	}
 	return nil
 }

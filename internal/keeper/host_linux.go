@@ -111,6 +111,9 @@ type reaped struct {
 	at     time.Time
 }
 
+// errLeft makes the exit status say what stopAll has told in words.
+var errLeft = errors.New("processes are left")
+
 func serve(w *wire, log *slog.Logger) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
@@ -156,6 +159,9 @@ func serve(w *wire, log *slog.Logger) error {
 	err = h.listen()
 	h.stopAll()
 	left := h.sweepRest()
+	if left {
+		err = errors.Join(err, errLeft)
+	}
 	close(quit)
 	reaping.Wait()
 	<-written

@@ -111,6 +111,7 @@ type Keeper struct {
 	wire    *wire
 	orphans *orphans
 	lost    chan struct{}
+	clean   bool // the keeper left by itself and has left nothing; valid once lost
 
 	mu       sync.Mutex
 	last     uint64
@@ -158,7 +159,7 @@ func (k *Keeper) Lost() <-chan struct{} { return k.lost }
 
 // listen distributes answers until the connection ends, and then waits for the
 // end of the process, so that Lost means both.
-func (k *Keeper) listen(ended <-chan struct{}) {
+func (k *Keeper) listen(ended <-chan bool) {
 	for {
 		var a answer
 		if k.wire.receive(&a) != nil {
@@ -178,7 +179,7 @@ func (k *Keeper) listen(ended <-chan struct{}) {
 		k.mu.Unlock()
 	}
 	_ = k.wire.conn.Close()
-	<-ended
+	k.clean = <-ended
 	close(k.lost)
 }
 

@@ -30,7 +30,7 @@ type orphans struct {
 // without.
 func adoptOrphans(owner string) *orphans {
 	o := &orphans{owner: owner, before: map[int]uint64{}, turns: make(chan struct{})}
-	held := heldProcesses()
+	held := heldProcesses(nil)
 	for _, pid := range ourChildren() {
 		if p, ok := readProcess(pid); ok && !held[pid] {
 			o.before[pid] = p.start
@@ -41,11 +41,16 @@ func adoptOrphans(owner string) *orphans {
 }
 
 // begin learns from the keeper's process whether os/exec holds pidfds.
-func (o *orphans) begin(keeper int) { o.exact = heldProcesses()[keeper] }
+func (o *orphans) begin(keeper int) { o.exact = heldProcesses(nil)[keeper] }
 
-// heldProcesses are those of which this process has a pidfd open.
-func heldProcesses() map[int]bool {
+// heldProcesses are those of which this process has a pidfd open, but for the
+// sweep's own.
+func heldProcesses(members map[int]*member) map[int]bool {
 	held := map[int]bool{}
+	own := make(map[string]bool, len(members))
+	for _, m := range members {
+		own[strconv.Itoa(m.pidfd)] = true
+	}
 	dir, err := os.Open("/proc/self/fd")
 	if err != nil {
 		return held
@@ -53,6 +58,9 @@ func heldProcesses() map[int]bool {
 	defer dir.Close()
 	names, _ := dir.Readdirnames(-1)
 	for _, name := range names {
+		if own[name] {
+			continue
+		}
 		target, err := os.Readlink("/proc/self/fd/" + name)
 		if err != nil || !strings.Contains(target, "pidfd") {
 			continue
@@ -125,7 +133,7 @@ func (o *orphans) strangers(members map[int]*member) (pids []int) {
 	if len(children) == 0 {
 		return nil
 	}
-	held := heldProcesses()
+	held := heldProcesses(members)
 	for _, pid := range children {
 		if members[pid] != nil || o.exact && !held[pid] || marked(o.owner, pid) {
 			pids = append(pids, pid)
@@ -140,7 +148,11 @@ func marked(owner string, pid int) bool {
 }
 
 func (o *orphans) roots(members map[int]*member) (pids []int) {
-	for _, pid := range o.strangers(members) {
+	all := o.strangers(members)
+	if len(o.before) == 0 {
+		return all
+	}
+	for _, pid := range all {
 		p, ok := readProcess(pid)
 		if start, before := o.before[pid]; ok && (!before || start != p.start) {
 			pids = append(pids, pid)
@@ -164,12 +176,15 @@ func (o *orphans) pause(limit time.Duration) {
 // nil once this process has no child that it did not start. A *SurvivorsError
 // names what could not be ended. It waits for Lost, and returns within grace
 // and five seconds after that, or when ctx ends. What was adopted elsewhere is
-// for End.
+// for End. A keeper that left by itself and has left nothing is cleared.
 func (k *Keeper) Clear(ctx context.Context, grace time.Duration) error {
 	select {
 	case <-k.lost:
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	if k.clean {
+		return nil
 	}
 	s := &sweep{of: k.orphans}
 	defer s.close()

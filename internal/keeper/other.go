@@ -15,7 +15,7 @@ import (
 // forks could be promised to end with it.
 var errSystem = fmt.Errorf("process services on %s: the system has no subreaper, and no other way to contain them is built in: %w", runtime.GOOS, errors.ErrUnsupported)
 
-func spawn(Options) (*net.UnixConn, int, <-chan struct{}, error) { return nil, 0, nil, errSystem }
+func spawn(Options) (*net.UnixConn, int, <-chan bool, error) { return nil, 0, nil, errSystem }
 
 type orphans struct{}
 

@@ -16,8 +16,9 @@ const (
 	lockDescriptor = 4
 )
 
-// spawn starts the keeper's process and closes ended when it was reaped.
-func spawn(o Options) (conn *net.UnixConn, pid int, ended <-chan struct{}, err error) {
+// spawn starts the keeper's process, and says on ended that it was reaped, and
+// whether all went well until then.
+func spawn(o Options) (conn *net.UnixConn, pid int, ended <-chan bool, err error) {
 	lock, err := share(o.Dir)
 	if err != nil {
 		return nil, 0, nil, err
@@ -50,11 +51,8 @@ func spawn(o Options) (conn *net.UnixConn, pid int, ended <-chan struct{}, err e
 	if err := cmd.Start(); err != nil {
 		return nil, 0, nil, errors.Join(err, conn.Close())
 	}
-	reaped := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // how it ended is in its own log
-		close(reaped)
-	}()
+	reaped := make(chan bool, 1)
+	go func() { reaped <- cmd.Wait() == nil }() // why it did not is in its own log
 	return conn, cmd.Process.Pid, reaped, nil
 }
 

@@ -181,6 +181,7 @@ func (s *sweep) kill(until time.Time) []Survivor {
 			return nil
 		}
 		if time.Now().After(until) {
+			// What is dead has ended, reaped or not.
 			return s.survivors(left)
 		}
 		s.of.pause(5 * time.Millisecond)
@@ -194,7 +195,7 @@ func (s *sweep) left() []int {
 	return s.of.roots(s.members)
 }
 
-// survivors names what is still there: roots, at least.
+// survivors names what is still there and alive.
 func (s *sweep) survivors(roots []int) (left []Survivor) {
 	for pid, m := range s.members {
 		if p, ok := readProcess(pid); ok && !p.dead() && m.alive() {
@@ -202,7 +203,7 @@ func (s *sweep) survivors(roots []int) (left []Survivor) {
 		}
 	}
 	for _, pid := range roots {
-		if len(left) == 0 || s.members[pid] == nil {
+		if p, ok := readProcess(pid); ok && !p.dead() && s.members[pid] == nil {
 			left = append(left, survivor(pid, nil))
 		}
 	}
