@@ -326,7 +326,7 @@ func TestWrappingPIDs(t *testing.T) {
 			}
 		}
 	}()
-	for round := range times(3, 60) {
+	for round := range times(9, 60) {
 		s.run("up")
 		switch round % 3 {
 		case 0:
