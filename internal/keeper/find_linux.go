@@ -3,6 +3,7 @@ package keeper
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -28,36 +29,82 @@ func Find(ctx context.Context, dir, owner string) ([]Found, error) {
 	if err := checkOwner(owner); err != nil {
 		return nil, err
 	}
-	var all []Found
-	err := eachProcess(func(pid int) {
-		mark, ok := markOf(owner, pid)
-		if !ok || pid == os.Getpid() || ctx.Err() != nil {
-			return
-		}
-		if p, ok := readProcess(pid); !ok || p.dead() {
-			return
-		}
-		for i := range all {
-			if all[i].Mark.Same(mark) {
-				all[i].PIDs = append(all[i].PIDs, pid)
-				all[i].Mark = all[i].Mark.join(mark)
-				return
-			}
-		}
-		all = append(all, Found{Mark: mark, PIDs: []int{pid}})
-	})
-	if err == nil {
-		err = ctx.Err()
+	s := &search{owner: owner}
+	kept := records(dir, owner)
+	err := s.pass(ctx)
+	// Who changes its PID is missed by a pass. Where a keeper was killed that may
+	// have left such a one, the newest processes are looked at for a while.
+	for until := time.Now().Add(quietWindow); len(kept) > 0 && s.vanished && err == nil && time.Now().Before(until); {
+		eachNewest(s.look)
+		err = s.pass(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("marked processes: %w", err)
 	}
-	return merge(append(all, recorded(dir, owner)...)), nil
+	all := merge(append(s.all, recorded(kept, owner)...))
+	if len(all) == 0 {
+		forget(kept)
+	}
+	return all, nil
+}
+
+// search is for the runs of one owner.
+type search struct {
+	owner    string
+	all      []Found
+	vanished bool // the last pass met a process that was gone before it could be read
+}
+
+func (s *search) pass(ctx context.Context) error {
+	s.vanished = false
+	err := eachProcess(func(pid int) {
+		if ctx.Err() == nil && !s.look(pid) && vanished(pid) {
+			s.vanished = true
+		}
+	})
+	return errors.Join(err, ctx.Err())
+}
+
+// look notes a process that carries a mark.
+func (s *search) look(pid int) bool {
+	mark, ok := markOf(s.owner, pid)
+	if !ok || pid == os.Getpid() {
+		return false
+	}
+	if p, ok := readProcess(pid); !ok || p.dead() {
+		return false
+	}
+	for i := range s.all {
+		if s.all[i].Mark.Same(mark) {
+			if !slices.Contains(s.all[i].PIDs, pid) {
+				s.all[i].PIDs = append(s.all[i].PIDs, pid)
+			}
+			s.all[i].Mark = s.all[i].Mark.join(mark)
+			return true
+		}
+	}
+	s.all = append(s.all, Found{Mark: mark, PIDs: []int{pid}})
+	return true
+}
+
+func vanished(pid int) bool {
+	return unix.Access("/proc/"+strconv.Itoa(pid), unix.F_OK) != nil
+}
+
+// eachNewest calls f with the numbers about the newest process, for a while:
+// PIDs are handed out upwards.
+func eachNewest(f func(pid int) bool) {
+	for range 60 {
+		newest := newestPID()
+		for pid := newest + 2; pid > newest-12 && pid > 1; pid-- {
+			f(pid)
+		}
+	}
 }
 
 // recorded returns what is there of what keepers have on record.
-func recorded(dir, owner string) (all []Found) {
-	for _, r := range records(dir, owner) {
+func recorded(kept []record, owner string) (all []Found) {
+	for _, r := range kept {
 		for _, run := range r.Runs {
 			f := Found{Mark: r.mark(run)}
 			for _, id := range run.Processes {
@@ -169,7 +216,7 @@ func End(ctx context.Context, dir string, runs []Mark, grace time.Duration) erro
 		g.kill()
 	}
 	e.freeze(ctx, time.Second)
-	e.quiet = time.Now()
+	e.quiet, e.strike = time.Now(), unix.SIGKILL
 	for time.Since(e.quiet) < e.window() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -232,9 +279,11 @@ type ending struct {
 	known    []identity  // what is on record of the runs
 	groups   []*runGroup // of the runs
 	members  map[int]*member
-	vanished bool      // the last pass met a process that was gone before it could be read
-	blind    time.Time // when one last did
-	quiet    time.Time // when there was last a finding
+	strike   unix.Signal // sent to each when it is found; 0 is none
+	vanished bool        // the last pass met a process that was gone before it could be read
+	blind    time.Time   // when one last did
+	quiet    time.Time   // when there was last a finding
+	last     int         // which process that was
 }
 
 func newEnding(dir string, runs []Mark) *ending {
@@ -277,7 +326,7 @@ func (e *ending) belongs(pid int) bool {
 }
 
 // pass looks at every process once, and when one has vanished, at the newest
-// ones for a while: PIDs are handed out upwards.
+// ones for a while.
 func (e *ending) pass() {
 	for pid, m := range e.members {
 		if p, ok := readProcess(pid); !ok || p.dead() || !m.alive() {
@@ -287,7 +336,7 @@ func (e *ending) pass() {
 	}
 	e.vanished = false
 	_ = eachProcess(func(pid int) {
-		if !e.try(pid) && unix.Access("/proc/"+strconv.Itoa(pid), unix.F_OK) != nil {
+		if !e.try(pid) && vanished(pid) {
 			e.vanished = true
 		}
 	})
@@ -296,12 +345,7 @@ func (e *ending) pass() {
 		return
 	}
 	e.blind = time.Now()
-	for range 60 {
-		newest := newestPID()
-		for pid := newest + 2; pid > newest-12 && pid > 1; pid-- {
-			e.try(pid)
-		}
-	}
+	eachNewest(e.try)
 }
 
 // passKnown pins what is known otherwise than by its mark: once what is on
@@ -345,13 +389,14 @@ func (e *ending) claim(pid int, is func(*member) bool) (fresh bool) {
 	}
 	m.known = true
 	e.members[pid] = m
-	e.quiet = time.Now()
+	e.quiet, e.last = time.Now(), pid
 	return true
 }
 
 // try pins a process if it carries one of the marks. The mark is read while the
-// process is pinned, and the pin is proved to hold after that, so no number can
-// have passed to another in between.
+// process is pinned, so no number can have passed to another before the signal,
+// and that goes out at once: what changes its PID is another process by the end
+// of a pass.
 func (e *ending) try(pid int) bool {
 	if e.members[pid] != nil {
 		return true
@@ -361,12 +406,12 @@ func (e *ending) try(pid int) bool {
 	}
 	m := pin(pid)
 	p, ok := readProcess(pid)
-	if !ok || p.dead() || !e.belongs(pid) || !m.alive() {
+	if !ok || p.dead() || !e.belongs(pid) || !m.signal(e.strike) && m.refused == nil {
 		m.close()
 		return false
 	}
 	e.members[pid] = m
-	e.quiet = time.Now()
+	e.quiet, e.last = time.Now(), pid
 	return true
 }
 
@@ -421,6 +466,7 @@ func (e *ending) await(ctx context.Context, grace time.Duration) error {
 }
 
 func (e *ending) freeze(ctx context.Context, limit time.Duration) {
+	e.strike = unix.SIGSTOP
 	until := time.Now().Add(limit)
 	for quiet := 0; quiet < 3 && time.Now().Before(until) && ctx.Err() == nil; quiet++ {
 		e.pass()
@@ -439,6 +485,9 @@ func (e *ending) freeze(ctx context.Context, limit time.Duration) {
 func (e *ending) survivors() (left []Survivor) {
 	for pid, m := range e.members {
 		left = append(left, survivor(pid, m.refused))
+	}
+	if len(left) == 0 {
+		left = append(left, Survivor{PID: e.last, Reason: "was there a moment ago, and may have changed its PID"})
 	}
 	return left
 }

@@ -61,6 +61,8 @@ type record struct {
 	Keeper identity      `json:"keeper"`
 	Group  *groupRecord  `json:"group,omitempty"`
 	Runs   []runRecorded `json:"runs,omitempty"`
+
+	path string
 }
 
 type groupRecord struct {
@@ -90,8 +92,8 @@ func (r *record) write(path string) error {
 	return os.Rename(temporary, path)
 }
 
-// records returns what keepers have left on record of the owner and this boot,
-// and removes the record of a keeper that has ended and left nothing.
+// records returns what keepers have left on record of the owner and this boot.
+// One that has ended and is on record has not seen all of its runs to their end.
 func records(dir, owner string) (all []record) {
 	if dir == "" {
 		return nil
@@ -106,13 +108,23 @@ func records(dir, owner string) (all []record) {
 		if !ok || r.Owner != owner {
 			continue
 		}
-		if r.Boot != boot || r.over() {
+		if r.path = path; r.Boot != boot {
 			_ = os.Remove(path)
 			continue
 		}
 		all = append(all, r)
 	}
 	return all
+}
+
+// forget removes the records of keepers that have ended and of which nothing was
+// found.
+func forget(kept []record) {
+	for _, r := range kept {
+		if r.over() {
+			_ = os.Remove(r.path)
+		}
+	}
 }
 
 func quoteGlob(dir string) string {
