@@ -681,34 +681,37 @@ func newCanaries(t *testing.T, count int) *canaries {
 	t.Helper()
 	c := &canaries{t: t}
 	for range count {
-		c.add(compiled(t, "testdata/bystander.c"), "canary")
+		if err := c.add(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return c
 }
 
-// add starts a program that tells in lines what it and its children got.
-func (c *canaries) add(path string, args ...string) {
-	c.t.Helper()
+// add starts one more.
+func (c *canaries) add() error {
 	in, stay, err := os.Pipe()
 	if err != nil {
-		c.t.Fatal(err)
+		return err
 	}
 	defer in.Close()
-	one := &canary{cmd: exec.Command(path, args...), stay: stay, read: make(chan struct{})}
+	one := &canary{cmd: exec.Command(compiled(c.t, "testdata/bystander.c"), "canary"), stay: stay, read: make(chan struct{})}
 	one.cmd.Dir, one.cmd.Stdin = "/", in
 	one.cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}, Setsid: len(c.all)%2 == 1}
 	out, err := one.cmd.StdoutPipe()
+	if err == nil {
+		err = one.cmd.Start()
+	}
 	if err != nil {
-		c.t.Fatal(err)
-	}
-	if err := one.cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	if !lines.Scan() || !strings.HasPrefix(lines.Text(), "ready") {
-		c.t.Fatalf("no canary: %q, %v", lines.Text(), lines.Err())
+		stay.Close()
+		return err
 	}
 	c.all = append(c.all, one)
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || !strings.HasPrefix(lines.Text(), "ready") {
+		c.touched.Add(1)
+		c.t.Errorf("no canary: %q, %v", lines.Text(), lines.Err())
+	}
 	go func() {
 		defer close(one.read)
 		for lines.Scan() {
@@ -716,6 +719,7 @@ func (c *canaries) add(path string, args ...string) {
 			c.t.Errorf("canary: %s", lines.Text())
 		}
 	}()
+	return nil
 }
 
 // end ends the canaries: none was stopped, killed or otherwise signalled.
