@@ -27,14 +27,14 @@ func always(n int) func(int) int { return func(int) int { return n } }
 var shapes = map[string]shape{
 	"plain": {every: 5 * time.Millisecond, length: always(20), parting: func(run int) int { return run * 37 % 150 }},
 	"long": {
-		every: 100 * time.Millisecond, parting: func(run int) int { return run * 53 % 100 },
+		every: 200 * time.Millisecond, parting: func(run int) int { return run * 53 % 100 },
 		length: func(n int) int { return []int{10, 16 << 10, 40_000, 16<<10 - 30, 100, 70_000}[n%6] },
 	},
-	"pieces": {every: 3 * time.Millisecond, length: always(60), pieces: 4, parting: func(run int) int { return run * 29 % 80 }},
-	"fast":   {every: 2 * time.Millisecond, length: always(80), burst: 5, parting: always(30)},
-	"deaf":   {every: 4 * time.Millisecond, length: always(30), deaf: true},
+	"pieces": {every: 12 * time.Millisecond, length: always(60), pieces: 4, parting: func(run int) int { return run * 29 % 80 }},
+	"fast":   {every: 200 * time.Millisecond, length: always(80), burst: 200, parting: always(30)},
+	"deaf":   {every: 10 * time.Millisecond, length: always(30), deaf: true},
 	"brief": {
-		every: 5 * time.Millisecond, length: always(20), parting: always(0),
+		every: 10 * time.Millisecond, length: always(20), parting: always(0),
 		life: func(run int) int { return 100 + run*131%1100 },
 	},
 }
