@@ -60,8 +60,8 @@ func TestErrorsAreCovered(t *testing.T) {
 	if !ok || fault.Code != "command_missing" || fault.Hint != "did you mean /***?" || !errors.Is(err, runtime.ErrInvalid) {
 		t.Errorf("%+v", fault)
 	}
-	if plain := errors.New("nothing to hide"); g.cover("web", plain) != plain || g.cover("web", nil) != nil {
-		t.Error("an error without a secret is another one")
+	if err := g.cover("web", nil); err != nil {
+		t.Errorf("no error became %v", err)
 	}
 	lost := g.cover("web", fmt.Errorf("t0ps3cret: %w", context.Canceled))
 	if !errors.Is(lost, context.Canceled) || strings.Contains(lost.Error(), "t0ps3cret") {

@@ -12,7 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -55,7 +55,7 @@ func newHouse(t *testing.T) *house {
 		}
 		programs[filepath.Base(path)] = program
 	}
-	runtime.LockOSThread() // and never unlocked: no other goroutine may get this thread
+	goruntime.LockOSThread() // and never unlocked: no other goroutine may get this thread
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		t.Skipf("no mount namespace of its own: %v", err)
 	}
@@ -243,9 +243,7 @@ func TestStrangerReachesNothing(t *testing.T) {
 		attempts = append(attempts, "read "+path, "write "+path, "list "+path, "remove "+path, "connect "+path)
 	}
 	pids := []int{daemon.PID, of(status, "web").PID}
-	for _, p := range children(t, daemon.PID) {
-		pids = append(pids, p) // the keeper
-	}
+	pids = append(pids, children(t, daemon.PID)...) // the keeper
 	if len(pids) != 3 {
 		t.Errorf("processes: %v", pids)
 	}
@@ -273,16 +271,12 @@ func TestStrangerReachesNothing(t *testing.T) {
 
 func children(t *testing.T, pid int) (pids []int) {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		t.Fatal(err)
-	}
 	found, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range found {
-		if text, err = os.ReadFile(path); err == nil {
+		if text, err := os.ReadFile(path); err == nil {
 			for word := range strings.FieldsSeq(string(text)) {
 				pids = append(pids, number(t, word))
 			}
