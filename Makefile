@@ -45,7 +45,14 @@ soak: ## every cell of the large tests, then faults at random: make soak D=8h
 promises: ## every cell of every table, and docs/promises.md from it; hours
 	@hack/prove
 
+fuzz: ## every fuzz target for a minute; D=10m for longer
+	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
+		sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' $$file | while read -r target; do \
+			go test ./$$(dirname $$file) -run '^$$' -fuzz "^$$target$$" -fuzztime $${D:-1m} || exit 1; \
+		done || exit 1; \
+	done
+
 clean: ## remove what was built
 	rm -rf locald .cache
 
-.PHONY: help build demo test check lint fmt golden soak promises clean
+.PHONY: help build demo test check lint fmt golden soak promises fuzz clean

@@ -19,6 +19,7 @@ import (
 // is not known, is carried out; everything else is refused with a code and a
 // reason.
 func FuzzRequest(f *testing.F) {
+	f.Attr("promise", "P16 F71 F72 F73 S5")
 	for _, seed := range []string{
 		`{"v":1,"call":"ping"}`,
 		`{"v":2,"call":"ping"}`,

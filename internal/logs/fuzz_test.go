@@ -156,10 +156,13 @@ func FuzzSegment(f *testing.F) {
 		for _, l := range everything {
 			there[texts([]Line{l})] = true
 		}
-		last := read(t, dir, Query{Tail: 3})
+		last, written := read(t, dir, Query{Tail: 3}), 0
 		for _, l := range last {
-			if l.Stream != Gap && !there[texts([]Line{l})] || len(last) > 3 {
-				t.Fatalf("the last three are\n%s\nof\n%s", texts(last), texts(everything))
+			if l.Stream == Gap {
+				continue // one that no block says comes beside those that are counted
+			}
+			if written++; !there[texts([]Line{l})] || written > 3 {
+				t.Fatalf("the last three are\n%.2000s\nof\n%.2000s", texts(last), texts(everything))
 			}
 		}
 		for _, q := range []Query{{Tail: 2, Grep: regexp.MustCompile("a.b")}, {Tail: -1, After: 5}} {

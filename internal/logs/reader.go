@@ -152,6 +152,9 @@ func (c *cursor) present(tail int) error {
 		c.started, c.next = true, 1 // everything is wanted, so what was removed before is missed
 	}
 	for i := start; i <= newest; i++ {
+		if to := c.filter.to; to > 0 && i > start && list[i].run > to {
+			break // runs follow one another
+		}
 		limit := int64(-1)
 		if i == newest {
 			limit = size
