@@ -68,6 +68,7 @@ func ping(t *testing.T, socket string) {
 
 func TestARequestMayComeInSingleBytes(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P16 F73")
 	conn := dial(t, serve(t, &ipc.Server{Methods: pinger()}))
 	for _, b := range []byte(`{"v":1,"call":"ping"}` + "\n") {
 		if _, err := conn.Write([]byte{b}); err != nil {
@@ -95,6 +96,7 @@ func TestClosingTheWritingSideEndsARequest(t *testing.T) {
 
 func TestAHugeRequestIsRefusedWithoutBeingKept(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P16 F72")
 	conn := dial(t, serve(t, &ipc.Server{Methods: pinger()}))
 	var before, after goruntime.MemStats
 	goruntime.ReadMemStats(&before)
@@ -135,6 +137,7 @@ func TestARequestOfExactlyTheLimitIsRead(t *testing.T) {
 
 func TestIdleConnectionsDoNotKeepOthersOut(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P17 F74")
 	socket := serve(t, &ipc.Server{Methods: pinger()})
 	var idle []net.Conn
 	defer func() {
@@ -165,6 +168,7 @@ func TestIdleConnectionsDoNotKeepOthersOut(t *testing.T) {
 
 func TestASilentClientIsToldAfterFiveSeconds(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "F74")
 	conn := dial(t, serve(t, &ipc.Server{Methods: pinger()}))
 	begin := time.Now()
 	answer, _ := io.ReadAll(conn)
@@ -191,6 +195,7 @@ func blocked(ended chan<- error) ipc.Method {
 
 func TestAClientThatVanishesCancelsItsCall(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "F75")
 	ended := make(chan error, 1)
 	conn := dial(t, serve(t, &ipc.Server{Methods: ipc.Table{ipc.CallUp: blocked(ended)}}))
 	fmt.Fprintln(conn, `{"v":1,"call":"project.up","args":{"dir":"/x"}}`)
@@ -235,6 +240,7 @@ func TestAHalfClosedClientGoesOnReadingUntilItVanishes(t *testing.T) {
 
 func TestAPanicFailsOnlyItsOwnCall(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "F77")
 	reports := make(chan error, 1)
 	table := pinger()
 	table[ipc.CallDoctor] = ipc.Answer(func(context.Context, ipc.NoArgs) (ipc.Doctor, error) {
@@ -282,6 +288,7 @@ func flood(ended chan<- error, sent chan<- int) ipc.Method {
 
 func TestAStoppedFollowerCostsBoundedMemoryAndGoesOnLater(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P11 F50")
 	ended := make(chan error, 1)
 	sent := make(chan int)
 	conn := dial(t, serve(t, &ipc.Server{SlowReader: time.Millisecond, Methods: ipc.Table{ipc.CallLogs: flood(ended, sent).Patient()}}))

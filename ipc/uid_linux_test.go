@@ -81,6 +81,7 @@ func openDir(t *testing.T) string {
 
 func TestAnotherUserIsNotAnswered(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P17 S3")
 	socket := filepath.Join(openDir(t), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -105,6 +106,7 @@ func TestAnotherUserIsNotAnswered(t *testing.T) {
 
 func TestNothingIsSentToAnotherUsersSocket(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P17 S3")
 	socket := filepath.Join(openDir(t), "s")
 	cmd := asOther(t, "IPC_TEST_LISTEN="+socket)
 	out, err := cmd.StdoutPipe()

@@ -160,6 +160,7 @@ func TestSlowFollowerGetsEveryLineOfManySegments(t *testing.T) {
 
 func TestFollowerThatIsOvertakenByRetentionGetsAGap(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P11")
 	dir := t.TempDir()
 	w := open(t, dir, Limits{SegmentBytes: 4 << 10, MaxBytes: 16 << 10})
 	in := w.Input(1, Stdout)

@@ -7,6 +7,7 @@ import (
 
 func TestSafeShowsWhatWouldCommandATerminal(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P13 F58 S20")
 	for in, want := range map[string]string{
 		"plain text\twith a tab":       "plain text\twith a tab",
 		"größer → 日本 👩‍👩‍👧":            "größer → 日本 👩‍👩‍👧",

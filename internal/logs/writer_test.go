@@ -150,6 +150,7 @@ func TestLinesComeBackWithNumberStreamAndTime(t *testing.T) {
 
 func TestLinesAreCutAt16KiB(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P12 F52")
 	for length, want := range map[int][]int{
 		maxLine - 1:     {maxLine - 1},
 		maxLine:         {maxLine},
@@ -202,6 +203,7 @@ func garbage(r *rand.Rand, n int) []byte {
 
 func TestAnyBytesInAnyPiecesComeBack(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P12 F54 F55")
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		dir := t.TempDir()
@@ -234,6 +236,7 @@ func TestAnyBytesInAnyPiecesComeBack(t *testing.T) {
 }
 
 func TestHundredMegabyteLineInBoundedMemory(t *testing.T) {
+	t.Attr("promise", "P12 F52")
 	dir := t.TempDir()
 	w := open(t, dir, Limits{})
 	in := w.Input(1, Stdout)
@@ -266,6 +269,7 @@ func TestHundredMegabyteLineInBoundedMemory(t *testing.T) {
 
 func TestKilledWriterIsRepairedAtEveryByte(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P11")
 	origin := t.TempDir()
 	w := open(t, origin, Limits{})
 	in := w.Input(3, Stderr)
@@ -366,6 +370,7 @@ func TestGarbageInAStoreIsPassedOver(t *testing.T) {
 
 func TestDamageInTheMiddleIsAGap(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P11")
 	dir := t.TempDir()
 	w := open(t, dir, Limits{})
 	in := w.Input(1, Stdout)
@@ -572,6 +577,7 @@ func relieve(t *testing.T, w *Writer, room *int) {
 
 func TestFullDiskLosesNothingThatFitsInMemory(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P11 F59")
 	dir := t.TempDir()
 	w, room := fullDisk(t, dir, 130)
 	out, errs := w.Input(1, Stdout), w.Input(1, Stderr)
@@ -597,6 +603,7 @@ func TestFullDiskLosesNothingThatFitsInMemory(t *testing.T) {
 
 func TestFullDiskLeavesAGapThatCountsWhatIsLost(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P11 F59")
 	dir := t.TempDir()
 	w, room := fullDisk(t, dir, 100)
 	in := w.Input(1, Stdout)

@@ -75,6 +75,7 @@ func TestDiskFull(t *testing.T) {
 // TestDiskFullForAWhile: what a service writes is stored again once there is
 // space again, in the same run, and what is missing is said to be.
 func TestDiskFullForAWhile(t *testing.T) {
+	promise(t, "P11", "F59")
 	const while = 600 // ticks: more than the last page of the log has room for
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {

@@ -45,6 +45,15 @@ func behind(t *testing.T, toml string) (*sandbox, *faultengine.Proxy) {
 	return s, p
 }
 
+// awaitStarts returns when a program has noted so many runs: a container runs a
+// moment before its program does.
+func (s *sandbox) awaitStarts(name string, runs int) {
+	s.t.Helper()
+	for deadline := time.Now().Add(limit); s.starts(name) < runs && time.Now().Before(deadline); {
+		s.status()
+	}
+}
+
 // prompt fails when something took longer than a promise allows.
 func prompt(t *testing.T, what string, began time.Time, most time.Duration) {
 	t.Helper()
@@ -99,6 +108,7 @@ func TestEngineHangs(t *testing.T) {
 	if !strings.Contains(text, "hangs") || !strings.Contains(text, "[the engine is back]") {
 		t.Errorf("the log says of it: %s", text)
 	}
+	s.awaitStarts("box.notes", 2)
 	if of(after, "web").Run != of(before, "web").Run+1 || s.starts("other.notes") != 1 || s.starts("box.notes") != 2 {
 		t.Errorf("runs: %+v", after.Services)
 	}
@@ -129,6 +139,7 @@ func TestEngineRestarts(t *testing.T) {
 	if box := of(after, "box"); box.ContainerID != of(before, "box").ContainerID || box.Run != 1 {
 		t.Errorf("box was %+v and is %+v", of(before, "box"), box)
 	}
+	s.awaitStarts("other.notes", 2)
 	if got, kept := s.starts("other.notes"), s.starts("box.notes"); got != 2 || kept != 1 {
 		t.Errorf("other was started %d times and box %d times", got, kept)
 	}

@@ -197,6 +197,7 @@ command = ["$PROGRAM", "spew", "%d", "took"]
 			continue
 		}
 		reading.Go(func() {
+			defer stream.Close()
 			for {
 				var l ipc.LogLine
 				if stream.Next(&l) != nil {

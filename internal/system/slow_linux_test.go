@@ -19,6 +19,7 @@ import (
 // neither slows the service nor costs memory; when it goes on it gets to the
 // end.
 func TestSlowReader(t *testing.T) {
+	promise(t, "P11", "F50")
 	const (
 		size   = 200 << 20
 		rounds = 3

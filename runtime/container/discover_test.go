@@ -35,6 +35,7 @@ func sockets(t *testing.T) string {
 
 func TestEachWayToHaveNoEngineHasItsOwnMessageAndRemedy(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P16 F40")
 	dir := sockets(t)
 	dead := filepath.Join(dir, "dead.sock")
 	listener, err := net.Listen("unix", dead)
@@ -79,6 +80,7 @@ func TestEachWayToHaveNoEngineHasItsOwnMessageAndRemedy(t *testing.T) {
 // The test runs itself as a user that may not open the socket; root may open
 // any.
 func TestPermissionDeniedHasItsOwnRemedy(t *testing.T) {
+	t.Attr("promise", "P16 F40")
 	const variable = "LOCALD_TEST_BARRED_SOCKET"
 	if host := os.Getenv(variable); host != "" {
 		r := container.New(container.Options{Getenv: environment(map[string]string{"DOCKER_HOST": host})})

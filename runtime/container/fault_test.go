@@ -17,6 +17,7 @@ import (
 
 func TestACreateOfWhichTheAnswerIsLostIsNotMadeTwice(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P9 F45")
 	for _, step := range []string{"/containers/create", "/start", "/networks/create"} {
 		p := newProxy(t)
 		b := newBench(t, container.Options{Getenv: p.Env})
@@ -43,6 +44,7 @@ func TestACreateOfWhichTheAnswerIsLostIsNotMadeTwice(t *testing.T) {
 
 func TestAContainerThatAppearsAfterItsStartHasFailedIsRemoved(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P9 F45")
 	p := newProxy(t)
 	b := newBench(t, container.Options{Getenv: p.Env})
 	if err := b.Ping(t.Context()); err != nil {
@@ -69,6 +71,7 @@ func TestAContainerThatAppearsAfterItsStartHasFailedIsRemoved(t *testing.T) {
 
 func TestAnAbsenceOfTheEngineConcludesNothingAndLosesNothing(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P10 F42")
 	p := newProxy(t)
 	away := make(chan error, 10)
 	b := newBench(t, container.Options{Getenv: p.Env, Away: func(err error) { away <- err }})
@@ -128,6 +131,7 @@ func TestAnAbsenceOfTheEngineConcludesNothingAndLosesNothing(t *testing.T) {
 
 func TestAnExitIsSeenAlthoughItsEventIsLost(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P10 F43")
 	p := newProxy(t)
 	b := newBench(t, container.Options{Getenv: p.Env})
 	spec := b.probe(t, "out=up", "hold")
@@ -157,6 +161,7 @@ func TestAnExitIsSeenAlthoughItsEventIsLost(t *testing.T) {
 
 func TestAnEngineThatHangsInTheMiddleIsGivenUp(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P10 F41")
 	p := newProxy(t)
 	b := newBench(t, container.Options{Getenv: p.Env})
 	spec := b.probe(t, "out=up", "hold")

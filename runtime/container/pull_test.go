@@ -129,6 +129,7 @@ func TestAMissingImageIsPulledWithProgressAndOnce(t *testing.T) {
 
 func TestEachWayAPullFailsHasItsOwnMessage(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P16 F47")
 	b := newBench(t, container.Options{})
 	registry, image := newRegistry(t)
 	login, private := newRegistry(t)
@@ -198,6 +199,7 @@ func TestAPullForWhichThereIsNoSpaceSaysSo(t *testing.T) {
 
 func TestAPullThatBreaksIsTriedAgain(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "F47")
 	b := newBench(t, container.Options{})
 	p := newProxy(t)
 	b.Runtime = open(t, container.Options{Owner: b.owner, Getenv: p.Env})

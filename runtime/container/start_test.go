@@ -344,6 +344,7 @@ func TestAPortIsFreeAgainForTheNextRun(t *testing.T) {
 
 func TestANameThatSomebodyElseHasIsLeftToThem(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P9 F48")
 	b := newBench(t, container.Options{})
 	spec := b.probe(t, "hold")
 	name := fmt.Sprintf("locald-%s-web-%d", b.project.ID, spec.Run)
@@ -390,6 +391,7 @@ func TestAStartThatIsCancelledOnTheWayLeavesNothing(t *testing.T) {
 
 func TestAProcessThatIgnoresTheSignalOrLeavesZombies(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P6 F49")
 	b := newBench(t, container.Options{})
 	spec := b.probe(t, "trap=ignore", "orphan=exit=0", "orphan=exit=0", "sleep=200ms", "reap", "hold")
 	instance := b.up(t, spec)
@@ -559,6 +561,7 @@ func TestSweepRemovesWhatIsOursAndUnused(t *testing.T) {
 
 func TestWhatAnEarlierDaemonLeftIsFoundAndEnded(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P9 F46")
 	b := newBench(t, container.Options{})
 	if _, err := b.Start(t.Context(), b.probe(t, "hold")); err != nil {
 		t.Fatal(err)
