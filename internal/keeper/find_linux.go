@@ -222,7 +222,7 @@ func End(ctx context.Context, dir string, runs []Mark, grace time.Duration) erro
 			return err
 		}
 		if time.Now().After(deadline) {
-			return e.last(ctx)
+			return e.finally(ctx)
 		}
 		e.pass()
 		e.each(unix.SIGKILL)
@@ -244,16 +244,20 @@ func End(ctx context.Context, dir string, runs []Mark, grace time.Duration) erro
 // is too busy it has ended, and nobody had the time to look.
 const lastMoment = 700 * time.Millisecond
 
-// last looks a last time when time is up.
-func (e *ending) last(ctx context.Context) error {
+// finally looks until nothing was found for a while, or something is.
+func (e *ending) finally(ctx context.Context) error {
 	if err := e.await(ctx, lastMoment); err != nil {
 		return err
 	}
-	e.pass()
-	if left := e.survivors(); len(left) > 0 {
-		return &SurvivorsError{Left: left}
+	for {
+		e.pass()
+		if len(e.members) > 0 {
+			return &SurvivorsError{Left: e.survivors()}
+		}
+		if time.Since(e.quiet) >= quietWindow || ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
-	return nil
 }
 
 // Gone waits until no process of the run is found, as Find does.
@@ -283,7 +287,6 @@ type ending struct {
 	vanished bool        // the last pass met a process that was gone before it could be read
 	blind    time.Time   // when one last did
 	quiet    time.Time   // when there was last a finding
-	last     int         // which process that was
 }
 
 func newEnding(dir string, runs []Mark) *ending {
@@ -389,7 +392,7 @@ func (e *ending) claim(pid int, is func(*member) bool) (fresh bool) {
 	}
 	m.known = true
 	e.members[pid] = m
-	e.quiet, e.last = time.Now(), pid
+	e.quiet = time.Now()
 	return true
 }
 
@@ -411,7 +414,7 @@ func (e *ending) try(pid int) bool {
 		return false
 	}
 	e.members[pid] = m
-	e.quiet, e.last = time.Now(), pid
+	e.quiet = time.Now()
 	return true
 }
 
@@ -485,9 +488,6 @@ func (e *ending) freeze(ctx context.Context, limit time.Duration) {
 func (e *ending) survivors() (left []Survivor) {
 	for pid, m := range e.members {
 		left = append(left, survivor(pid, m.refused))
-	}
-	if len(left) == 0 {
-		left = append(left, Survivor{PID: e.last, Reason: "was there a moment ago, and may have changed its PID"})
 	}
 	return left
 }
