@@ -108,6 +108,9 @@ func (p Places) Env() []string {
 // What somebody else has by now is not the daemon's any more.
 func (p *Places) recorded() {
 	var d Daemon
+	if uid, err := ownerOf(p.Dir); err != nil || uid != os.Getuid() {
+		return // whoever wrote it would choose whom we talk to
+	}
 	if err := Read(filepath.Join(p.Dir, daemonFile), &d); err != nil {
 		return
 	}
@@ -117,6 +120,13 @@ func (p *Places) recorded() {
 	if d.Log != "" && !foreign(d.Log) {
 		p.Log = d.Log
 	}
+}
+
+// foreign reports whether a path is somebody else's. One where nothing is, is
+// nobody's.
+func foreign(path string) bool {
+	uid, err := ownerOf(path)
+	return err == nil && uid != os.Getuid()
 }
 
 // maxSocket is the longest path that fits a socket address on every system.

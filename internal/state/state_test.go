@@ -54,6 +54,7 @@ func TestLocate(t *testing.T) {
 
 func TestAStateDirectoryIsTheUsersAlone(t *testing.T) {
 	t.Parallel()
+	t.Attr("promise", "P17 F67")
 	p := Places{Dir: filepath.Join(t.TempDir(), "locald")}
 	if err := p.Make(); err != nil {
 		t.Fatal(err)
@@ -65,8 +66,13 @@ func TestAStateDirectoryIsTheUsersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	var fault *runtime.Fault
-	if err := p.Make(); !errors.As(err, &fault) || fault.Hint != "chmod 0700 "+p.Dir {
-		t.Errorf("open to others: %v", err)
+	for _, mode := range []os.FileMode{0o755, 0o770, 0o720, 0o777} {
+		if err := os.Chmod(p.Dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Make(); !errors.As(err, &fault) || fault.Hint != "chmod 0700 "+p.Dir {
+			t.Errorf("%04o: %v", mode, err)
+		}
 	}
 	link := Places{Dir: p.Dir + "-link"}
 	if err := os.Symlink(p.Dir, link.Dir); err != nil {
@@ -169,5 +175,59 @@ func TestNumbersAreNotGivenAgain(t *testing.T) {
 	}
 	if services, _ := s.Services("a"); services["web"].Next() != 13 {
 		t.Errorf("%+v", services)
+	}
+}
+
+// TestARecordedSocketOfSomebodyElseIsDropped: root gives away what the record
+// names, as another user would who puts a socket there when ours is gone.
+func TestARecordedSocketOfSomebodyElseIsDropped(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "P17 S1")
+	if os.Getuid() != 0 {
+		t.Skip("needs root to give a file to another user")
+	}
+	const other = 4243
+	home := t.TempDir()
+	s := Store{Dir: filepath.Join(home, "locald")}
+	socket, log := filepath.Join(home, "there.sock"), filepath.Join(home, "there.log")
+	if err := s.SaveDaemon(Daemon{PID: 1, Socket: socket, Log: log}); err != nil {
+		t.Fatal(err)
+	}
+	locate := func() Places {
+		t.Helper()
+		p, err := Locate(env(map[string]string{"XDG_DATA_HOME": home}), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	if p := locate(); p.Socket != socket || p.Log != log {
+		t.Errorf("nothing is there: %+v", p)
+	}
+	for _, path := range []string{socket, log} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p := locate(); p.Socket != socket || p.Log != log {
+		t.Errorf("ours: %+v", p)
+	}
+	for _, path := range []string{socket, log} {
+		if err := os.Chown(path, other, other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p := locate(); p.Socket == socket || p.Log == log || !strings.HasPrefix(p.Socket, "/tmp/locald") {
+		t.Errorf("somebody else's: %+v", p)
+	}
+	if err := errors.Join(os.Remove(socket), os.Remove(log), os.Chown(s.Dir, other, other)); err != nil {
+		t.Fatal(err)
+	}
+	if p := locate(); p.Socket == socket || p.Log == log {
+		t.Errorf("of a directory that is somebody else's: %+v", p)
+	}
+	var fault *runtime.Fault
+	if err := locate().Make(); !errors.As(err, &fault) || !strings.Contains(fault.Hint, "chown") {
+		t.Errorf("make: %v", err)
 	}
 }
