@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -230,6 +231,13 @@ type Listener interface {
 	// Owns reports whether the process is one of the instance's: the main one
 	// or a descendant.
 	Owns(pid int) bool
+}
+
+// Exposer is implemented by instances that can tell where other machines may
+// reach them: the addresses, not of the loopback, on which their own processes
+// listen.
+type Exposer interface {
+	Exposed(ctx context.Context) ([]netip.AddrPort, error)
 }
 
 // Health is what an engine says of an instance's own health check.

@@ -20,7 +20,17 @@ import (
 // check finds out whether the service is ready.
 func (s *service) check(ctx context.Context, run int, in runtime.Instance, report func(supervisor.Finding)) {
 	c := s.conf
+	looked := false
 	tell := func(f probe.Finding) {
+		if f.Ready && !looked {
+			looked = true
+			if warning := exposed(ctx, in); warning != "" {
+				s.project.machine.Note(s.log(), run, warning)
+				if f.Hint == "" {
+					f.Hint = warning
+				}
+			}
+		}
 		report(supervisor.Finding{Ready: f.Ready, Overdue: f.Overdue, Detail: s.project.given.mask(c.Name, f.Detail), Hint: f.Hint})
 	}
 	switch {
@@ -38,6 +48,24 @@ func (s *service) check(ctx context.Context, run int, in runtime.Instance, repor
 	default:
 		s.checkGiven(ctx, in, tell)
 	}
+}
+
+// exposed warns of an instance that other machines reach; empty when none does,
+// or nobody can tell.
+func exposed(ctx context.Context, in runtime.Instance) string {
+	e, ok := in.(runtime.Exposer)
+	if !ok {
+		return ""
+	}
+	addrs, err := e.Exposed(ctx)
+	if err != nil || len(addrs) == 0 {
+		return ""
+	}
+	words := make([]string, len(addrs))
+	for i, a := range addrs {
+		words[i] = a.String()
+	}
+	return "other machines can reach it on " + strings.Join(words, ", ") + ": have it listen on $HOST, which is 127.0.0.1"
 }
 
 // giveUp is how long a service may take to listen on the PORT it was given

@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -14,27 +15,60 @@ import (
 
 // Listening returns the ports that processes of the run listen on, in order.
 func (in *instance) Listening(ctx context.Context) ([]int, error) {
+	found, err := in.listeners()
+	if err != nil {
+		return nil, err
+	}
+	var listening []int
+	for _, s := range found {
+		if port := int(s.Addr.Port()); !slices.Contains(listening, port) {
+			listening = append(listening, port)
+		}
+	}
+	slices.Sort(listening)
+	return listening, ctx.Err()
+}
+
+// Exposed returns the addresses on which other machines reach processes of the
+// run, in order.
+func (in *instance) Exposed(ctx context.Context) ([]netip.AddrPort, error) {
+	found, err := in.listeners()
+	if err != nil {
+		return nil, err
+	}
+	var exposed []netip.AddrPort
+	for _, s := range found {
+		if !s.Addr.Addr().IsLoopback() && !slices.Contains(exposed, s.Addr) {
+			exposed = append(exposed, s.Addr)
+		}
+	}
+	slices.SortFunc(exposed, netip.AddrPort.Compare)
+	return exposed, ctx.Err()
+}
+
+// listeners is the sockets that processes of the run listen on; one that was
+// inherited comes once for each process.
+func (in *instance) listeners() ([]sockets.Socket, error) {
 	open, err := sockets.Listening()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", runtime.ErrUnavailable, err)
 	}
 	if len(open) == 0 {
-		return nil, ctx.Err()
+		return nil, nil
 	}
-	ports := make(map[uint64]int, len(open))
+	byInode := make(map[uint64]sockets.Socket, len(open))
 	for _, s := range open {
-		ports[s.Inode] = int(s.Addr.Port())
+		byInode[s.Inode] = s
 	}
-	var listening []int
+	var found []sockets.Socket
 	for _, pid := range in.child.PIDs() {
 		for _, inode := range socketsOf(pid) {
-			if port, ok := ports[inode]; ok && !slices.Contains(listening, port) {
-				listening = append(listening, port)
+			if s, ok := byInode[inode]; ok {
+				found = append(found, s)
 			}
 		}
 	}
-	slices.Sort(listening)
-	return listening, ctx.Err()
+	return found, nil
 }
 
 // socketsOf returns the numbers of the sockets that a process has open.

@@ -105,9 +105,13 @@ func bounded(t *testing.T) context.Context {
 }
 
 // listen says the port that it listens on, and has a child of another session
-// do the same.
+// do the same, on all addresses.
 func listen() int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr := "127.0.0.1:0"
+	if len(os.Args) > 2 {
+		addr = "0.0.0.0:0"
+	}
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		fmt.Println(err)
 		return 1
@@ -167,6 +171,10 @@ func TestListening(t *testing.T) {
 	}
 	if got, err := l.Listening(t.Context()); err != nil || !slices.Equal(got, want) {
 		t.Errorf("Listening = %v, %v; want %v", got, err, want)
+	}
+	exposed, err := in.(runtime.Exposer).Exposed(t.Context())
+	if err != nil || len(exposed) != 1 || !exposed[0].Addr().IsUnspecified() {
+		t.Errorf("Exposed = %v, %v; want the one that listens everywhere", exposed, err)
 	}
 	for _, pid := range pids {
 		if !l.Owns(pid) {
