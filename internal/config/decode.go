@@ -158,8 +158,17 @@ func (d *decoder) volumes(s *Service, v *value) {
 			d.addTo(s.Name, item.pos, "", "services.%s.volumes: %s is mounted twice", s.Name, volume.Target)
 		}
 		targets[volume.Target] = true
+		if volume.Bind && !HasReference(volume.Source) && ReachesEngine(volume.Source) && !d.allows(DockerSocket) {
+			d.addTo(s.Name, item.pos, `allow = ["`+DockerSocket+`"]`, "services.%s.volumes: %s lets the container command the engine, and so this whole machine", s.Name, quote(item.text))
+		}
 		s.Volumes = append(s.Volumes, volume)
 	}
+}
+
+// allows reports whether the service that is being decoded has a word in allow.
+func (d *decoder) allows(word string) bool {
+	list := d.table.get("allow")
+	return list != nil && slices.Contains(texts(list), word)
 }
 
 func (d *decoder) init(s *Service, v *value) {

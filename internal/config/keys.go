@@ -440,6 +440,12 @@ var serviceKeys = []serviceKey{
 		get: func(s *Service) any { return shownVolumes(s.Volumes) },
 	},
 	{
+		field: field{"allow", "What a container may be given although it is as good as the whole machine: docker-socket.", listOf(oneOf([]string{DockerSocket}))},
+		on:    imaged, image: true, restarts: true,
+		set: func(_ *decoder, s *Service, v *value) { s.Allow = texts(v) },
+		get: func(s *Service) any { return words(s.Allow) },
+	},
+	{
 		field: field{"version", "The major version of Postgres.", like(digits, `"16"`)},
 		on:    databases, restarts: true,
 		set: func(_ *decoder, s *Service, v *value) { s.Postgres.Version = v.text },

@@ -331,6 +331,10 @@ func (d *decoder) readEnvFile(service, path string, blame func(error)) []EnvFile
 	if known, ok := d.variables[path]; ok {
 		return []EnvFile{known}
 	}
+	if err := d.files.leaves(path); err != nil {
+		blame(err)
+		return nil
+	}
 	content, err := d.files.text(path)
 	if err != nil {
 		blame(err)

@@ -110,6 +110,7 @@ type Service struct {
 	CPUs       float64
 	Labels     map[string]string
 	Volumes    []Volume
+	Allow      []string // what is refused unless it is named: DockerSocket
 
 	// Postgres.
 	Postgres *Postgres

@@ -70,6 +70,23 @@ func (f *files) text(path string) ([]byte, error) {
 	return content, nil
 }
 
+// leaves refuses a file that is written as one of the project and is a link to
+// somewhere else: whoever reads the project's file would not see what is read.
+func (f *files) leaves(path string) error {
+	rel, err := filepath.Rel(f.dir, path)
+	if err != nil || !filepath.IsLocal(rel) || f.read != nil {
+		return nil
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil // reading it says why
+	}
+	if rel, err := filepath.Rel(f.dir, real); err == nil && filepath.IsLocal(rel) {
+		return nil
+	}
+	return blame(Pos{File: f.name(path)}, fmt.Sprintf("env_file = [%s]", tomlString(real)), "%s is a link to %s, outside of the project", f.name(path), real)
+}
+
 // name is path as it is shown: relative to the project when inside it.
 func (f *files) name(path string) string {
 	if rel, err := filepath.Rel(f.dir, path); err == nil && filepath.IsLocal(rel) {

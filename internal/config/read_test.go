@@ -158,3 +158,53 @@ func TestSourcesAreAllThatWasRead(t *testing.T) {
 		t.Errorf("played back without the disk: %v", err)
 	}
 }
+
+// TestAFileOfTheProjectStaysInIt: what is written as a file of the project is
+// not read from somewhere else through a link; what is written as somewhere else
+// is.
+func TestAFileOfTheProjectStaysInIt(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "S16")
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, secret := filepath.Join(root, "project"), filepath.Join(root, "secret.env")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(secret, "A=1\n")
+	write(filepath.Join(dir, "real.env"), "A=1\n")
+	for name, target := range map[string]string{"out.env": secret, "sub/up.env": "../../secret.env", "in.env": "real.env", "away": root} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, fine := range map[string]bool{
+		"real.env": true, "in.env": true, "../secret.env": true, secret: true,
+		"out.env": false, "sub/up.env": false, "away/secret.env": false,
+	} {
+		write(filepath.Join(dir, "locald.toml"), "[services.web]\ncommand = \"x\"\nenv_file = [\""+file+"\"]\n")
+		_, err := Load(Options{Dir: dir})
+		var all *Error
+		switch {
+		case fine && err != nil:
+			t.Errorf("%s: %v", file, err)
+		case !fine && (!errors.As(err, &all) || !strings.Contains(err.Error(), "outside of the project") || all.Problems[0].Pos.Line != 3 || !strings.Contains(all.Problems[0].Hint, secret)):
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	write(filepath.Join(dir, "locald.toml"), "[services.web]\ncommand = \"x\"\n")
+	if err := os.Symlink(secret, filepath.Join(dir, ".env")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), ".env is a link to "+secret) {
+		t.Errorf(".env: %v", err)
+	}
+}

@@ -28,8 +28,9 @@ type service struct {
 	credentials postgres.Credentials // of a managed Postgres
 	broken      error                // why a managed Postgres cannot be run here
 
-	mu   sync.Mutex
-	held map[string]int // the ports on this host, "" is the main one; replaced, never changed
+	mu      sync.Mutex
+	pulling runtime.Pull   // what the up asked for; empty is PullMissing
+	held    map[string]int // the ports on this host, "" is the main one; replaced, never changed
 }
 
 // contained reports whether the service runs in a container.
@@ -183,7 +184,31 @@ func (s *service) prepare(ctx context.Context, run int, report func(runtime.Prog
 	if err != nil {
 		return err
 	}
-	return s.runtime().Prepare(ctx, spec, report)
+	if err := s.runtime().Prepare(ctx, spec, report); err != nil {
+		return err
+	}
+	s.pulled()
+	return nil
+}
+
+// pull is when the image is pulled for the next run.
+func (s *service) pull() runtime.Pull {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pulling == "" {
+		return runtime.PullMissing
+	}
+	return s.pulling
+}
+
+// pulled ends what an up asked for: it is not asked for again when the service
+// is restarted because it crashed.
+func (s *service) pulled() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pulling == runtime.PullAlways {
+		s.pulling = runtime.PullMissing
+	}
 }
 
 // free makes sure that nobody has the service's ports. One that is written is
@@ -303,7 +328,7 @@ func (s *service) containerSpec(base runtime.Spec) (runtime.Spec, error) {
 		return base, err
 	}
 	image := &runtime.Image{
-		Name: c.Image, Pull: s.project.pull(), Entrypoint: c.Entrypoint, User: c.User,
+		Name: c.Image, Pull: s.pull(), Entrypoint: c.Entrypoint, User: c.User,
 		Host: c.Network == "host", Tmpfs: c.Tmpfs, ReadOnly: c.ReadOnly, Memory: c.Memory, CPUs: c.CPUs,
 		Labels: c.Labels, Reach: s.reach(),
 	}
@@ -311,6 +336,12 @@ func (s *service) containerSpec(base runtime.Spec) (runtime.Spec, error) {
 		image.Workdir = c.Workdir
 	}
 	for _, v := range c.Volumes {
+		if !c.MayReachEngine() && reachesEngine(v.Source) {
+			return base, &runtime.Fault{
+				Code: "config_invalid", Kind: runtime.ErrInvalid, Hint: `allow = ["` + config.DockerSocket + `"] in [services.` + c.Name + "]",
+				Err: fmt.Errorf("volumes: %s lets the container command the engine, and so this whole machine", v.Source),
+			}
+		}
 		image.Mounts = append(image.Mounts, runtime.Mount{Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly})
 	}
 	if s.bridged() {
@@ -321,6 +352,16 @@ func (s *service) containerSpec(base runtime.Spec) (runtime.Spec, error) {
 	}
 	base.Dir, base.Image, base.Command = "", image, c.Command.Args()
 	return base, nil
+}
+
+// reachesEngine is config.ReachesEngine for what is there: what a reference came
+// to, and where a link leads.
+func reachesEngine(source string) bool {
+	if !filepath.IsAbs(source) {
+		return false // a volume
+	}
+	real, err := filepath.EvalSymlinks(source)
+	return config.ReachesEngine(source) || err == nil && config.ReachesEngine(real)
 }
 
 // reach is the ports of this host that the container's dependencies listen on.
