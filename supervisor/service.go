@@ -68,7 +68,7 @@ type Status struct {
 	Proven     bool // the current run has been ready
 	Restarts   int  // since it was asked for
 	Early      int  // endings before being ready, since it was asked for or last ready
-	Fails      int // endings in a row that called for a restart
+	Fails      int  // endings in a row that called for a restart
 	Delay      time.Duration
 
 	Reason  string // of the last bad ending

@@ -248,10 +248,6 @@ func (p *Project) write(record state.Project, conf *config.Project, ask Ask) err
 	}
 	p.retain(conf)
 	p.record, p.env = record, inherit
-	p.pulling = runtime.PullMissing
-	if ask.Pull != "" {
-		p.pulling = ask.Pull
-	}
 	return nil
 }
 
@@ -305,6 +301,9 @@ func (p *Project) wishes(d draft, steps []supervisor.Step, ask Ask) []supervisor
 		}
 		s := d.made[step.Service]
 		placed[step.Service] = s
+		if step.Op != supervisor.OpKeep || ask.Pull != runtime.PullAlways {
+			s.pulling = ask.Pull // nobody has it yet
+		}
 		// How the ending of one that is kept is judged may have changed all the same.
 		wishes = append(wishes, supervisor.Wish{
 			Name: step.Service, Up: true, Alone: ask.Alone, Renew: step.Op != supervisor.OpKeep,

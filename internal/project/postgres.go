@@ -73,6 +73,7 @@ func (s *service) preparePostgres(ctx context.Context, base runtime.Spec, report
 	if err := s.runtime().Prepare(ctx, s.postgresSpec(base), report); err != nil {
 		return err
 	}
+	s.pulled()
 	s.project.records.setPostgres(s.conf.Name, kept{Volume: true, Major: postgres.ImageMajor(s.choice.Image)})
 	return nil
 }
@@ -83,7 +84,7 @@ func (s *service) postgresSpec(base runtime.Spec) runtime.Spec {
 	}
 	base.Env = nil // a container inherits nothing, and this one reads its settings from files
 	spec := s.container().Spec(base)
-	spec.Image.Pull = s.project.pull()
+	spec.Image.Pull = s.pull()
 	return spec
 }
 

@@ -40,7 +40,6 @@ type Project struct {
 	stamp    string              // of the files it was read from
 	services map[string]*service // as they are to be run next
 	env      []string            // what process services inherit
-	pulling  runtime.Pull
 }
 
 // Open makes a project of what is on record of it.
@@ -51,7 +50,7 @@ func Open(m *Machine, record state.Project) (*Project, []error) {
 	}
 	return &Project{
 		machine: m, id: record.ID, record: record, records: records,
-		keeper: supervisor.New(), services: map[string]*service{}, pulling: runtime.PullMissing,
+		keeper: supervisor.New(), services: map[string]*service{},
 	}, problems
 }
 
@@ -142,12 +141,6 @@ func (p *Project) inherits() []string {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.env
-}
-
-func (p *Project) pull() runtime.Pull {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.pulling
 }
 
 func (p *Project) service(name string) *service {
