@@ -94,11 +94,30 @@ func until(ctx context.Context, report func(Finding), attempt func(waited time.D
 		}
 		report(f)
 		waited := time.Since(begin)
-		if f.Ready || !sleep(ctx, pace(waited, waited-asked)) {
+		if f.Ready {
 			return
 		}
+		held, slept := rest(ctx, pace(waited, waited-asked))
+		if !slept {
+			return
+		}
+		begin = begin.Add(held)
 	}
 }
+
+// rest is sleep, and says how long the daemon did not run meanwhile: that is not
+// the instance's time.
+func rest(ctx context.Context, d time.Duration) (held time.Duration, slept bool) {
+	began := time.Now()
+	slept = sleep(ctx, d)
+	if held = time.Since(began) - d; held < pause {
+		held = 0
+	}
+	return held, slept
+}
+
+// pause is how late a timer may be until it means that the daemon did not run.
+const pause = time.Second
 
 // foreign says why a port of this host does not count for a process: none of
 // its own listens there. It is "" when one does, or when nobody can tell.

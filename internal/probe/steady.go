@@ -46,6 +46,12 @@ func (p Policy) steadily(ctx context.Context, report func(Finding), attempt func
 			return
 		}
 		waited := time.Since(begin)
+		if held := waited - asked - p.Timeout; held > pause {
+			// The daemon itself was stopped, or could not run: what it saw says
+			// nothing of the instance, which gets the time back and another round.
+			begin = begin.Add(held)
+			continue
+		}
 		switch {
 		case why == "":
 			ready, before, failures = true, true, 0
@@ -65,8 +71,10 @@ func (p Policy) steadily(ctx context.Context, report func(Finding), attempt func
 		if !before {
 			delay = pace(waited, waited-asked)
 		}
-		if !sleep(ctx, delay) {
+		held, slept := rest(ctx, delay)
+		if !slept {
 			return
 		}
+		begin = begin.Add(held)
 	}
 }
