@@ -182,3 +182,46 @@ func TestTheIdentityOutlivesDamage(t *testing.T) {
 		t.Errorf("a later locald's was touched: %q, %v", now, err)
 	}
 }
+
+// TestACopyHasAnIdentityOfItsOwn: what the original's processes and containers
+// are marked with is not the copy's.
+func TestACopyHasAnIdentityOfItsOwn(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "P3 F18")
+	original := Store{Dir: filepath.Join(t.TempDir(), "a")}
+	owner, err := original.Owner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := Store{Dir: filepath.Join(t.TempDir(), "b")}
+	if err := os.CopyFS(copied.Dir, os.DirFS(original.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	other, err := copied.Owner()
+	if other == owner || len(other) != 16 || err == nil || !strings.Contains(err.Error(), "is a copy of "+original.Dir) {
+		t.Errorf("the copy of %q is %q, %v", owner, other, err)
+	}
+	if again, err := copied.Owner(); again != other || err != nil {
+		t.Errorf("and then %q, %v", again, err)
+	}
+	if again, err := original.Owner(); again != owner || err != nil {
+		t.Errorf("the original was %q and is %q, %v", owner, again, err)
+	}
+	moved := Store{Dir: original.Dir + "-moved"}
+	if err := os.Rename(original.Dir, moved.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := moved.Owner(); again != owner || err != nil {
+		t.Errorf("moved: %q was %q, %v", again, owner, err)
+	}
+	if machineID() == "" {
+		return
+	}
+	elsewhere := identity{Format, string(owner), moved.Dir, "0badcafe"}
+	if err := Write(filepath.Join(moved.Dir, InstanceFile), elsewhere, Care{}); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := moved.Owner(); again == owner || err == nil || !strings.Contains(err.Error(), "from another machine") {
+		t.Errorf("from another machine: %q, %v", again, err)
+	}
+}

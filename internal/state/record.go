@@ -179,6 +179,8 @@ type Store struct{ Dir string }
 type identity struct {
 	Format   int    `json:"format"`
 	Instance string `json:"instance"`
+	Dir      string `json:"dir,omitempty"`     // the directory that it was made for
+	Machine  string `json:"machine,omitempty"` // the same, of the machine's own identity
 }
 
 var instanceID = regexp.MustCompile(`^[0-9a-f]{16}$`)
@@ -203,7 +205,7 @@ func (s Store) Owner() (runtime.Owner, error) {
 	var damaged *Damaged
 	switch {
 	case kept.Instance != "":
-		return runtime.Owner(kept.Instance), err
+		return s.own(kept, err)
 	case errors.As(err, &damaged):
 		damaged.Err = fmt.Errorf("%w: what was started under the old identity is not found any more", damaged.Err)
 	case errors.Is(err, fs.ErrNotExist):
@@ -211,22 +213,58 @@ func (s Store) Owner() (runtime.Owner, error) {
 	case err != nil:
 		return "", err
 	}
+	owner, failed := s.newOwner()
+	if failed != nil {
+		return "", failed
+	}
+	return owner, err
+}
+
+// own is the identity that was read, unless the directory is a copy: what
+// carries the marks then is somebody else's, and nothing of it is touched.
+func (s Store) own(kept identity, problem error) (runtime.Owner, error) {
+	switch machine := machineID(); {
+	case kept.Machine != "" && machine != "" && kept.Machine != machine:
+		problem = errors.Join(problem, fmt.Errorf("%s is from another machine: it has a new identity, and services start fresh", s.Dir))
+	case kept.Dir == "" || kept.Dir == s.Dir:
+		return runtime.Owner(kept.Instance), problem
+	default:
+		var there identity
+		if Read(filepath.Join(kept.Dir, InstanceFile), &there) != nil || there.Instance != kept.Instance {
+			return runtime.Owner(kept.Instance), errors.Join(problem, s.SaveOwner(runtime.Owner(kept.Instance))) // it was moved
+		}
+		problem = errors.Join(problem, fmt.Errorf("%s is a copy of %s: it has a new identity, and services start fresh", s.Dir, kept.Dir))
+	}
+	owner, err := s.newOwner()
+	if err != nil {
+		return "", err
+	}
+	return owner, problem
+}
+
+func (s Store) newOwner() (runtime.Owner, error) {
 	id := make([]byte, 8)
 	if _, err := rand.Read(id); err != nil {
 		return "", err
 	}
 	owner := runtime.Owner(hex.EncodeToString(id))
-	if failed := s.SaveOwner(owner); failed != nil {
-		return "", failed
+	return owner, s.SaveOwner(owner)
+}
+
+// machineID tells this machine from others; empty where nothing does.
+func machineID() string {
+	text, err := os.ReadFile("/etc/machine-id")
+	if id := strings.TrimSpace(string(text)); err == nil && id != "" {
+		return digest(id)
 	}
-	return owner, err
+	return ""
 }
 
 // SaveOwner writes the identity of the state directory, twice: it is never
 // written again, and without it nothing that runs is found.
 func (s Store) SaveOwner(owner runtime.Owner) error {
 	path := filepath.Join(s.Dir, InstanceFile)
-	kept := identity{Format, string(owner)}
+	kept := identity{Format, string(owner), s.Dir, machineID()}
 	if err := Write(path, kept, Care{Power: true}); err != nil {
 		return err
 	}

@@ -395,3 +395,32 @@ func (s *sandbox) stored(project string) (size int64) {
 	}
 	return size
 }
+
+// TestACopiedStateDirectory: a daemon that is started on a copy, while the
+// original runs, signals nothing of the original's, nor of a bystander that has a
+// number which the copy has written down.
+func TestACopiedStateDirectory(t *testing.T) {
+	promise(t, "P3 F17 F18")
+	s := newSandbox(t, config(keeping))
+	s.run("up")
+	before := s.status()
+	other := filepath.Join(s.root, "data", "locald", "sandboxes", "copy")
+	if err := os.MkdirAll(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"instance.json", "instance.json.previous", "daemon.json", "locald.pid", "projects"} {
+		if out, err := exec.Command("cp", "-a", filepath.Join(s.places().Dir, file), other).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	s.run("--sandbox", "copy", "server", "start", "--daemonize")
+	s.run("--sandbox", "copy", "down")
+	s.run("--sandbox", "copy", "server", "stop")
+	after := s.status()
+	for _, svc := range before.Services {
+		if now := of(after, svc.Name); now.PID != svc.PID || now.State != "running" || now.Run != svc.Run {
+			t.Errorf("%s was %+v and is %+v", svc.Name, svc, now)
+		}
+	}
+	s.exactly(after)
+}
