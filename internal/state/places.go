@@ -157,12 +157,6 @@ func usual(root, ext string) string {
 	return filepath.Join(root, "locald."+ext)
 }
 
-// foreign reports whether another user has what stands at path.
-func foreign(path string) bool {
-	uid, err := ownerOf(path)
-	return err == nil && uid != os.Getuid()
-}
-
 // Make creates the state directory, or makes sure that the one there is ours
 // alone.
 func (p Places) Make() error {
