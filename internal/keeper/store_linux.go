@@ -18,6 +18,8 @@ type stores struct {
 	log  *slog.Logger
 	keep Retention
 
+	troubles troubles
+
 	mu      sync.Mutex
 	kept    map[string]Retention // by the directory that stores share, where it is not keep
 	writers map[string]*writer
@@ -30,7 +32,7 @@ type place struct {
 }
 
 func newStores(keep Retention, log *slog.Logger) *stores {
-	return &stores{log: log, keep: keep, writers: map[string]*writer{}, foreign: map[place][]*stream{}}
+	return &stores{log: log, keep: keep, troubles: troubles{all: map[string]*trouble{}}, writers: map[string]*writer{}, foreign: map[place][]*stream{}}
 }
 
 // writer is one that is open, and how many use it.
@@ -60,13 +62,50 @@ func (s *stores) writer(dir string) (*logs.Writer, error) {
 	return w, err
 }
 
-// trouble says that output cannot be stored, or can be again.
+// calm is how long output has to be stored again before that is said: on a disk
+// that is almost full the small fits and the next does not.
+const calm = time.Second
+
+// troubles are the stores that cannot be written, or could not a moment ago.
+type troubles struct {
+	mu  sync.Mutex
+	all map[string]*trouble
+}
+
+type trouble struct {
+	missing int64
+	over    *time.Timer // nil while it lasts
+}
+
+// trouble says once that output cannot be stored, and once that it can again,
+// with how many bytes are missing.
 func (s *stores) trouble(dir string, cause error, missing int64) {
-	if cause != nil {
+	s.troubles.mu.Lock()
+	defer s.troubles.mu.Unlock()
+	t := s.troubles.all[dir]
+	if t == nil {
+		t = &trouble{}
+		s.troubles.all[dir] = t
 		s.log.Warn("output is not stored", "dir", dir, "cause", cause)
-		return
 	}
-	s.log.Info("output is stored again", "dir", dir, "missing_bytes", missing)
+	t.missing += missing
+	if t.over != nil {
+		t.over.Stop()
+		t.over = nil
+	}
+	if cause == nil {
+		t.over = time.AfterFunc(calm, func() { s.calmed(dir, t) })
+	}
+}
+
+func (s *stores) calmed(dir string, t *trouble) {
+	s.troubles.mu.Lock()
+	defer s.troubles.mu.Unlock()
+	if s.troubles.all[dir] != t || t.over == nil {
+		return // it has begun again
+	}
+	delete(s.troubles.all, dir)
+	s.log.Info("output is stored again", "dir", dir, "missing_bytes", t.missing)
 }
 
 // release closes a store that nobody uses any more. One that holds what it could

@@ -175,8 +175,7 @@ func (s *sweep) kill(until time.Time) []Survivor {
 		s.strike(unix.SIGKILL)
 		s.look()
 		s.each(func(m *member) { m.signal(unix.SIGKILL) })
-		s.of.reap(s.members)
-		left := s.left()
+		left := s.settle()
 		if len(left) == 0 {
 			return nil
 		}
@@ -184,8 +183,36 @@ func (s *sweep) kill(until time.Time) []Survivor {
 			// What is dead has ended, reaped or not.
 			return s.survivors(left)
 		}
-		s.of.pause(5 * time.Millisecond)
 	}
+}
+
+// dying is what the killed are given before the next look at them, which costs
+// them time on a machine that they keep busy.
+const dying = 50 * time.Millisecond
+
+// settle takes in what has ended, and returns what is left after a moment.
+func (s *sweep) settle() (left []int) {
+	for until := time.Now().Add(dying); ; {
+		s.of.reap(s.members)
+		left = s.left()
+		if len(left) == 0 || time.Now().After(until) {
+			return left
+		}
+		s.of.pause(5 * time.Millisecond)
+		if !s.doomed(left) {
+			return left
+		}
+	}
+}
+
+// doomed reports whether all of these were killed.
+func (s *sweep) doomed(pids []int) bool {
+	for _, pid := range pids {
+		if s.members[pid] == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // left returns those of our children that are to end.
