@@ -222,7 +222,7 @@ func End(ctx context.Context, dir string, runs []Mark, grace time.Duration) erro
 			return err
 		}
 		if time.Now().After(deadline) {
-			return e.finally(ctx)
+			return e.last(ctx)
 		}
 		e.pass()
 		e.each(unix.SIGKILL)
@@ -244,21 +244,27 @@ func End(ctx context.Context, dir string, runs []Mark, grace time.Duration) erro
 // is too busy it has ended, and nobody had the time to look.
 const lastMoment = 700 * time.Millisecond
 
-// finally looks until nothing was found for a while, or something is.
-func (e *ending) finally(ctx context.Context) error {
-	if err := e.await(ctx, lastMoment); err != nil {
+// last looks a last time when time is up, for as long as proves that nothing is
+// there that changes its PID.
+func (e *ending) last(ctx context.Context) error {
+	if err := e.await(ctx, lastMoment-quietWindow); err != nil {
 		return err
 	}
-	for {
+	e.pass()
+	for until := time.Now().Add(quietWindow); e.moving() && time.Now().Before(until); {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		e.pass()
-		if len(e.members) > 0 {
-			return &SurvivorsError{Left: e.survivors()}
-		}
-		if time.Since(e.quiet) >= quietWindow || ctx.Err() != nil {
-			return ctx.Err()
-		}
 	}
+	if left := e.survivors(); len(left) > 0 {
+		return &SurvivorsError{Left: left}
+	}
+	return nil
 }
+
+// moving reports whether there was a finding just now, and that is gone.
+func (e *ending) moving() bool { return len(e.members) == 0 && time.Since(e.quiet) < quietWindow }
 
 // Gone waits until no process of the run is found, as Find does.
 func Gone(ctx context.Context, dir string, mark Mark) error {
@@ -287,6 +293,7 @@ type ending struct {
 	vanished bool        // the last pass met a process that was gone before it could be read
 	blind    time.Time   // when one last did
 	quiet    time.Time   // when there was last a finding
+	latest   int         // which process that was
 }
 
 func newEnding(dir string, runs []Mark) *ending {
@@ -392,7 +399,7 @@ func (e *ending) claim(pid int, is func(*member) bool) (fresh bool) {
 	}
 	m.known = true
 	e.members[pid] = m
-	e.quiet = time.Now()
+	e.quiet, e.latest = time.Now(), pid
 	return true
 }
 
@@ -414,7 +421,7 @@ func (e *ending) try(pid int) bool {
 		return false
 	}
 	e.members[pid] = m
-	e.quiet = time.Now()
+	e.quiet, e.latest = time.Now(), pid
 	return true
 }
 
@@ -433,18 +440,11 @@ func newestPID() int {
 	if err != nil {
 		return 0
 	}
-	return parseLoadavg(b)
-}
-
-func parseLoadavg(b []byte) (newest int) {
 	fields := bytes.Fields(b)
 	if len(fields) != 5 {
 		return 0
 	}
-	pid, err := strconv.Atoi(string(fields[4]))
-	if err != nil || pid < 0 || pid > 1<<22 { // PID_MAX_LIMIT
-		return 0
-	}
+	pid, _ := strconv.Atoi(string(fields[4]))
 	return pid
 }
 
@@ -488,6 +488,9 @@ func (e *ending) freeze(ctx context.Context, limit time.Duration) {
 func (e *ending) survivors() (left []Survivor) {
 	for pid, m := range e.members {
 		left = append(left, survivor(pid, m.refused))
+	}
+	if e.moving() {
+		left = append(left, Survivor{PID: e.latest, Reason: "was there a moment ago, and may have changed its PID"})
 	}
 	return left
 }
