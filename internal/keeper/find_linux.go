@@ -440,11 +440,18 @@ func newestPID() int {
 	if err != nil {
 		return 0
 	}
+	return parseLoadavg(b)
+}
+
+func parseLoadavg(b []byte) (newest int) {
 	fields := bytes.Fields(b)
 	if len(fields) != 5 {
 		return 0
 	}
-	pid, _ := strconv.Atoi(string(fields[4]))
+	pid, err := strconv.Atoi(string(fields[4]))
+	if err != nil || pid < 0 || pid > 1<<22 { // PID_MAX_LIMIT
+		return 0
+	}
 	return pid
 }
 
