@@ -181,12 +181,12 @@ func (tr *trial) again(before int) int {
 		return current
 	}
 	if svc.Run != current || svc.State != "running" { // the daemon sees it a moment later than we do
-		tr.until("running again", func(now ipc.Status) bool {
+		svc = of(tr.until("running again", func(now ipc.Status) bool {
 			svc := of(now, "it")
 			return svc.Run == current && svc.State == "running"
-		})
+		}), "it")
 	}
-	return current
+	return svc.Run
 }
 
 // service is what "locald status" says of it, once the daemon has done all that
