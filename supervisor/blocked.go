@@ -25,7 +25,7 @@ func (v View) Blocked(name string) (why string, forGood bool) {
 		switch {
 		case !known:
 			return d.Service + " is not there", true
-		case d.met(s):
+		case d.met(s), v.Status[name].Alone && !s.Want.Up:
 			continue
 		case s.Stale():
 		case s.Hopeless():

@@ -64,6 +64,7 @@ type Status struct {
 	Want       Want // the latest wish
 	Seen       int  // the generation of the wish that the service has heard of
 	Generation int  // of the want that the current run was started for
+	Alone      bool // it is to start without what it depends on and is not wanted
 	Run        int
 	Proven     bool // the current run has been ready
 	Restarts   int  // since it was asked for

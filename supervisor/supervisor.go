@@ -61,6 +61,10 @@ type member struct {
 	cancel context.CancelFunc
 }
 
+// alone reports whether the service is still to start for a wish that it start
+// alone.
+func (m *member) alone() bool { return m.among != nil && m.status.Generation != m.want.Generation }
+
 // Serve runs until ctx ends and every goroutine of every service has returned.
 // Instances are left running: a wish to be down is how to end services.
 func (s *Supervisor) Serve(ctx context.Context) {
@@ -148,6 +152,7 @@ func (c *coordinator) snapshot() []Status {
 	for _, m := range c.members {
 		status := m.status
 		status.Want = m.want // what was asked for counts from when it was asked
+		status.Alone = m.alone()
 		all = append(all, status)
 	}
 	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Service, b.Service) })
@@ -226,9 +231,10 @@ func (c *coordinator) draw() {
 }
 
 func (c *coordinator) hear(changes []Change) {
-	for _, change := range changes {
-		if m := c.members[change.Status.Service]; m != nil {
-			m.status = change.Status
+	for i := range changes {
+		if m := c.members[changes[i].Status.Service]; m != nil {
+			m.status = changes[i].Status
+			changes[i].Status.Alone = m.alone()
 		}
 	}
 	for sub := range c.subscribers {
@@ -288,6 +294,9 @@ func (c *coordinator) gate(m *member) bool {
 		}
 		status := on.status
 		status.Want = on.want
+		if m.alone() && !on.want.Up {
+			continue // it was wanted when this was wished for, and would not have been waited for
+		}
 		if !d.met(status) {
 			return false
 		}

@@ -379,6 +379,33 @@ func TestRestartAloneKeepsTheOrderAmongTheNamed(t *testing.T) {
 	expect(t, got[len(got)-6:], "5s db 2 preparing", "5s db 2 starting", "5s db 2 ready", "5s web 2 preparing", "5s web 2 starting", "5s web 2 ready")
 }
 
+// After a crash of the daemon what was wanted starts without what was not. That
+// is so however early in the restore the dependency is stopped.
+func TestADependencyThatIsStoppedDuringARestoreIsNotWaitedFor(t *testing.T) {
+	rt := &fake{takes: time.Second}
+	db, web := service("db", rt), service("web", rt, "db")
+	alone := func(s *Service) Wish { return Wish{Name: s.Name, Up: true, Alone: true, Service: s} }
+	keep(t, func(s *Supervisor) {
+		s.Apply([]Wish{alone(db), alone(web)})
+		synctest.Wait()
+		s.Apply([]Wish{{Name: "db"}})
+		time.Sleep(5 * time.Second)
+		for _, now := range s.Snapshot() {
+			if want := map[string]Phase{"db": Stopped, "web": Ready}[now.Service]; now.Phase != want {
+				t.Errorf("%s is %s, want %s", now.Service, now.Phase, want)
+			}
+		}
+		// From its first start on it is like any other.
+		rt.last().end(1, "")
+		time.Sleep(5 * time.Second)
+		for _, now := range s.Snapshot() {
+			if want := map[string]Phase{"db": Stopped, "web": Waiting}[now.Service]; now.Phase != want {
+				t.Errorf("later %s is %s, want %s", now.Service, now.Phase, want)
+			}
+		}
+	})
+}
+
 func TestTheEndOfARunIsToldEvenWhenTheNextBeginsAtOnce(t *testing.T) {
 	rt := &fake{}
 	web := service("web", rt)
