@@ -233,14 +233,14 @@ func (l *load) do(d deed) bool {
 	r := l.try(d.args...)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch r.code {
-	case 0:
+	switch late := strings.Contains(r.stderr, "no whole request within"); {
+	case r.code == 0:
 		l.done++
 		for _, name := range d.names {
 			l.wanted[name] = d.up
 		}
 		return true
-	case 125: // its daemon was killed
+	case r.code == 125, late: // its daemon was killed, or this machine stood still
 		l.cut++
 		l.open = append(l.open, d)
 	default:
