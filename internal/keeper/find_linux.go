@@ -72,6 +72,7 @@ func (s *search) look(pid int) bool {
 		return false
 	}
 	if p, ok := readProcess(pid); !ok || p.dead() {
+		s.vanished = true // it may be another process by now
 		return false
 	}
 	for i := range s.all {
@@ -289,15 +290,16 @@ type ending struct {
 	known    []identity  // what is on record of the runs
 	groups   []*runGroup // of the runs
 	members  map[int]*member
-	strike   unix.Signal // sent to each when it is found; 0 is none
-	vanished bool        // the last pass met a process that was gone before it could be read
-	blind    time.Time   // when one last did
-	quiet    time.Time   // when there was last a finding
-	latest   int         // which process that was
+	strike   unix.Signal  // sent to each when it is found; 0 is none
+	ended    map[int]bool // processes with a mark that were met only when they had ended
+	vanished bool         // the last pass met a process that was gone before it could be read
+	blind    time.Time    // when one last did
+	quiet    time.Time    // when there was last a finding
+	latest   int          // which process that was
 }
 
 func newEnding(dir string, runs []Mark) *ending {
-	e := &ending{owner: runs[0].Owner, runs: runs, members: map[int]*member{}}
+	e := &ending{owner: runs[0].Owner, runs: runs, members: map[int]*member{}, ended: map[int]bool{}}
 	for _, r := range records(dir, e.owner) {
 		for _, run := range r.Runs {
 			if e.wants(r.mark(run)) {
@@ -342,6 +344,7 @@ func (e *ending) pass() {
 		if p, ok := readProcess(pid); !ok || p.dead() || !m.alive() {
 			m.close()
 			delete(e.members, pid)
+			e.ended[pid] = true
 		}
 	}
 	e.vanished = false
@@ -416,6 +419,9 @@ func (e *ending) try(pid int) bool {
 	}
 	m := pin(pid)
 	p, ok := readProcess(pid)
+	if (!ok || p.dead()) && !e.ended[pid] {
+		e.ended[pid], e.vanished = true, true // it may be another process by now
+	}
 	if !ok || p.dead() || !e.belongs(pid) || !m.signal(e.strike) && m.refused == nil {
 		m.close()
 		return false

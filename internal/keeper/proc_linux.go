@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/user"
 	"slices"
@@ -73,25 +72,32 @@ func readProc(pid int, name string, buf []byte) []byte {
 }
 
 // eachProcess calls f with the processes of the machine, each as it is listed:
-// a process that hops from PID to PID would outrun a list that is read first.
+// a process that hops from PID to PID would outrun a list that is read first. So
+// the kernel is asked for a few at a time, which package os does not.
 func eachProcess(f func(pid int)) error {
-	dir, err := os.Open("/proc")
+	dir, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: "/proc", Err: err}
 	}
-	defer dir.Close()
+	defer unix.Close(dir)
+	var buf [1024]byte
+	var names []string
 	for {
-		names, err := dir.Readdirnames(32)
+		n, err := unix.ReadDirent(dir, buf[:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return &os.PathError{Op: "read", Path: "/proc", Err: err}
+		}
+		if n == 0 {
+			return nil
+		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names[:0])
 		for _, name := range names {
 			if pid, err := strconv.Atoi(name); err == nil {
 				f(pid)
 			}
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
 		}
 	}
 }
