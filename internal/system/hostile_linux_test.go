@@ -107,7 +107,8 @@ max_restarts = 1000
 	tr := &trial{sandbox: s, seen: seen, told: listen(t, path), ends: kind == "daemon-exit" || kind == "holdout"}
 	s.run("server", "start", "--daemonize")
 	s.try("up") // it may have ended before it was seen to be up
-	s.try("stop", "it")
+	tr.told.up(t, 1)
+	s.run("stop", "it")
 	for _, scenario := range scenarios {
 		t.Run(scenario.name, func(t *testing.T) {
 			s.t = t
