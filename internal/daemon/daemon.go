@@ -131,10 +131,10 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 	d.life, d.leave = life, leave
 
 	server := &ipc.Server{Methods: d.table(), Report: func(err error) { d.log.Error("ipc", zap.Error(err)) }}
+	d.load() // before the first answer: a client must not make a project anew that is on record
 	answering := make(chan error, 1)
 	go func() { answering <- server.Serve(life, l) }()
 	d.keepPlace(life, server)
-	d.load()
 	d.tellReady()
 	d.log.Info("serving", zap.Int("pid", os.Getpid()), zap.String("socket", d.socket), zap.String("version", d.options.Version))
 	restored := make(chan struct{})

@@ -2,7 +2,9 @@ package system
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"net"
 	"os"
@@ -13,9 +15,11 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
 )
 
@@ -276,4 +280,58 @@ func TestConcurrentCrash(t *testing.T) {
 		t.Errorf("the service was started %d times", got)
 	}
 	s.exactly(s.status())
+}
+
+// TestAskedAtOnce: a client that comes the moment the socket is there is
+// answered of what is on record.
+func TestAskedAtOnce(t *testing.T) {
+	promise(t, "P5")
+	s := newSandbox(t, config(oneService))
+	s.run("up")
+	status := s.status()
+	store := state.Store{Dir: s.places().Dir}
+	owner, err := store.Owner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 { // so that reading takes a while
+		dir := filepath.Join(s.root, "others", strconv.Itoa(i))
+		other := state.Project{ID: state.NewID("other", dir, owner), Name: "other", Dir: dir, UsedAt: time.Now()}
+		if err := store.SaveProject(other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kill(t, status.Daemon.PID)
+	if err := os.Remove(s.places().Socket); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	server := s.command(ctx, "server", "start")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	client := &ipc.Client{Socket: s.places().Socket}
+	ask := ipc.StatusArgs{Project: ipc.Project{Dir: s.dir}}
+	var stream *ipc.Reader
+	for err = ipc.ErrNoDaemon; err != nil; {
+		if stream, err = client.Stream(ctx, ipc.CallWatch, ask); err != nil && !errors.Is(err, ipc.ErrNoDaemon) {
+			t.Fatal(err)
+		}
+	}
+	defer stream.Close()
+	for {
+		var now ipc.Status
+		if err := stream.Next(&now); err != nil {
+			t.Fatal(err)
+		}
+		if svc := of(now, "app"); svc.State == "running" && svc.Run == 2 {
+			break
+		}
+	}
+	s.starts("app.notes")
+	s.run("server", "stop")
+	if err := server.Wait(); err != nil {
+		t.Error(err)
+	}
 }
