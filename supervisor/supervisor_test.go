@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -458,8 +459,19 @@ func TestAServiceThatHasNotRunYetTellsOfNoRun(t *testing.T) {
 // moody is a runtime whose instances cannot do one thing for a while.
 type moody struct {
 	*fake
-	waits, removes error // what Wait and the next Remove answer
-	stops          error // of the next Stop
+	waits error // what Wait answers
+
+	mood           sync.Mutex
+	stops, removes error // what the next Stop and the next Remove answer
+}
+
+// once is an error that is answered once.
+func (m *moody) once(err *error) error {
+	m.mood.Lock()
+	defer m.mood.Unlock()
+	now := *err
+	*err = nil
+	return now
 }
 
 type moodyLife struct {
@@ -480,17 +492,14 @@ func (l moodyLife) Wait(ctx context.Context) (runtime.Exit, error) {
 }
 
 func (l moodyLife) Stop(ctx context.Context, grace time.Duration) error {
-	if err := l.of.stops; err != nil {
-		l.of.stops = nil
+	if err := l.of.once(&l.of.stops); err != nil {
 		return err
 	}
 	return l.Instance.Stop(ctx, grace)
 }
 
 func (l moodyLife) Remove(context.Context) error {
-	err := l.of.removes
-	l.of.removes = nil
-	return err
+	return l.of.once(&l.of.removes)
 }
 
 func TestWhatCannotBeRemovedWhileTheEngineIsAwayIsRemovedLater(t *testing.T) {
