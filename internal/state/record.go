@@ -95,8 +95,6 @@ type Service struct {
 	Major  string         `json:"major,omitempty"`  // the version that made it
 	Streak Streak         `json:"streak,omitzero"`
 	Runs   []Run          `json:"runs"` // oldest first, the last keepRuns
-
-	begun int // the highest number that was given, see Store.Begin
 }
 
 // Streak is how often a service has failed in a row, and how long it rests for
@@ -135,11 +133,10 @@ type Run struct {
 
 // Next is the number of the service's next run.
 func (s Service) Next() int {
-	last := s.begun
 	if n := len(s.Runs); n > 0 {
-		last = max(last, s.Runs[n-1].Run)
+		return s.Runs[n-1].Run + 1
 	}
-	return last + 1
+	return 1
 }
 
 // Started reports whether an instance of the service may ever have been.
@@ -397,7 +394,10 @@ func (s Store) Services(project string) (services map[string]Service, problems [
 	}
 	for name, run := range begun {
 		svc := services[name]
-		svc.Name, svc.begun = name, run
+		svc.Name = name
+		if run >= svc.Next() { // its daemon was killed before the rest was written
+			svc = svc.With(Run{Run: run})
+		}
 		services[name] = svc
 	}
 	return services, problems
