@@ -69,7 +69,22 @@ func taskLimits() (limits []uint64) {
 	return limits
 }
 
-// leaveRoom lowers the limit of a process that was just started, and of what
+// lendRoom gives this process the limit of services until done is called, for a
+// fork to inherit. While it holds, a fork fails as soon as the services have all
+// that they may have.
+func lendRoom(room uint64) (done func()) {
+	var own unix.Rlimit
+	if room == 0 || unix.Prlimit(0, unix.RLIMIT_NPROC, nil, &own) != nil || own.Cur <= room {
+		return func() {}
+	}
+	lower := unix.Rlimit{Cur: room, Max: own.Max}
+	if unix.Prlimit(0, unix.RLIMIT_NPROC, &lower, nil) != nil {
+		return func() {}
+	}
+	return func() { _ = unix.Prlimit(0, unix.RLIMIT_NPROC, &own, nil) }
+}
+
+// leaveRoom lowers both limits of a process that was just started, and of what
 // that has forked meanwhile.
 func leaveRoom(pid int, room uint64) {
 	if room == 0 {
