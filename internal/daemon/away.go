@@ -11,47 +11,72 @@ import (
 	"github.com/locald/locald/runtime"
 )
 
-// absences are the engines that have gone away under containers of ours. What
-// became of the containers nobody knows until they are back.
-type absences struct {
-	mu     sync.Mutex
-	why    map[runtime.Runtime]error
-	turned chan struct{} // closed and replaced with every change
+// doubts are what is wrong beside the services: engines that have gone away
+// under containers of ours, of which nobody knows what became until they are
+// back, and log stores that cannot be written.
+type doubts struct {
+	mu      sync.Mutex
+	engines map[runtime.Runtime]error
+	logs    map[string]string // why, by directory
+	turned  chan struct{}     // closed and replaced with every change
 }
 
-func newAbsences() *absences {
-	return &absences{why: map[runtime.Runtime]error{}, turned: make(chan struct{})}
+func newDoubts() *doubts {
+	return &doubts{engines: map[runtime.Runtime]error{}, logs: map[string]string{}, turned: make(chan struct{})}
 }
 
-// set notes why an engine is away, or with nil that it is back.
-func (a *absences) set(rt runtime.Runtime, why error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+// ofEngine notes why an engine is away, or with nil that it is back.
+func (d *doubts) ofEngine(rt runtime.Runtime, why error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if why == nil {
-		delete(a.why, rt)
+		delete(d.engines, rt)
 	} else {
-		a.why[rt] = why
+		d.engines[rt] = why
 	}
-	close(a.turned)
-	a.turned = make(chan struct{})
+	d.turn()
 }
 
-func (a *absences) of(rt runtime.Runtime) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.why[rt]
+// ofLog notes why a log store cannot be written, or with "" that it can again.
+func (d *doubts) ofLog(dir, cause string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if cause == "" {
+		delete(d.logs, dir)
+	} else {
+		d.logs[dir] = cause
+	}
+	d.turn()
 }
 
-func (a *absences) next() <-chan struct{} {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.turned
+// turn wakes who looks. The lock is held.
+func (d *doubts) turn() {
+	close(d.turned)
+	d.turned = make(chan struct{})
+}
+
+func (d *doubts) engine(rt runtime.Runtime) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.engines[rt]
+}
+
+func (d *doubts) log(dir string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.logs[dir]
+}
+
+func (d *doubts) next() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.turned
 }
 
 // away is told when an engine goes away, and with nil when it is back. It
 // tells whoever looks at a service that is in there.
 func (d *Daemon) away(rt runtime.Runtime, why error) {
-	d.absences.set(rt, why)
+	d.doubts.ofEngine(rt, why)
 	text := "the engine is back"
 	if why != nil {
 		text = why.Error()
@@ -77,14 +102,17 @@ func in(p *project.Project, name string, rt runtime.Runtime) bool {
 	return false
 }
 
-// doubt says of a service in a container that nothing is known of it while its
-// engine is away.
+// doubt says of a service that its output is not stored, and of one in a
+// container that nothing is known of it while its engine is away.
 func (d *Daemon) doubt(p *project.Project, s *ipc.Service) {
+	if cause := d.doubts.log(p.Log(s.Name)); cause != "" && s.Reason == "" {
+		s.Reason, s.Hint = "output is not stored: "+cause, "df -h "+p.Log(s.Name)
+	}
 	if s.ContainerID == "" {
 		return
 	}
 	for _, rt := range p.Runtimes([]string{s.Name}) {
-		why := d.absences.of(rt)
+		why := d.doubts.engine(rt)
 		if why == nil {
 			continue
 		}

@@ -53,7 +53,7 @@ type Daemon struct {
 	containers map[string]*container.Runtime // by the name that a project writes
 	clearances map[runtime.Runtime]*clearance
 	serving    sync.WaitGroup
-	absences   *absences
+	doubts     *doubts
 }
 
 // Serve is the daemon: it locks the state directory, listens, ends what an
@@ -68,7 +68,7 @@ func Serve(ctx context.Context, o Options) error {
 		applied:  make(chan struct{}),
 		rested:   map[string]chan struct{}{},
 		projects: map[string]*project.Project{}, containers: map[string]*container.Runtime{}, clearances: map[runtime.Runtime]*clearance{},
-		absences: newAbsences(),
+		doubts: newDoubts(),
 	}
 	l, err := d.begin()
 	if errors.Is(err, state.ErrLocked) {
@@ -108,7 +108,7 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 		_ = l.Close()
 		return nil, err
 	}
-	d.process = process.New(keeper.Options{Dir: d.options.Places.Dir, Owner: string(owner), Log: os.Stderr, Logs: keeper.Retention{Bytes: 256 << 20, Age: 7 * 24 * time.Hour}})
+	d.process = process.New(keeper.Options{Dir: d.options.Places.Dir, Owner: string(owner), Log: os.Stderr, Logs: keeper.Retention{Bytes: 256 << 20, Age: 7 * 24 * time.Hour}, Trouble: d.doubts.ofLog})
 	d.machine = &project.Machine{
 		Store: d.store, Owner: owner, Process: d.process, Containers: func(engine string) project.Containers { return d.engine(engine) },
 		Note:     d.note,

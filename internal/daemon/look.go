@@ -142,7 +142,7 @@ func (d *Daemon) watch(ctx context.Context, a ipc.StatusArgs, send func(ipc.Stat
 	sub, end := p.Watch()
 	defer end()
 	for {
-		turned := d.absences.next()
+		turned := d.doubts.next()
 		if err := send(*d.statusOf(p, names, a.Reveal)); err != nil {
 			return err
 		}
@@ -152,8 +152,8 @@ func (d *Daemon) watch(ctx context.Context, a ipc.StatusArgs, send func(ipc.Stat
 	}
 }
 
-// awaitChange returns when something of a project has changed, or an engine
-// went away or came back, and with an error when ctx or the project has ended.
+// awaitChange returns when something of a project has changed, or a doubt came
+// up or is over, and with an error when ctx or the project has ended.
 func awaitChange(ctx context.Context, sub *supervisor.Subscription, turned <-chan struct{}) error {
 	waiting, stop := context.WithCancel(ctx)
 	defer stop()

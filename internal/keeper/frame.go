@@ -73,7 +73,7 @@ type keepRequest struct {
 }
 
 // answer is what the keeper says: the answer to request ID, or with Gone the
-// end of the run that request ID began.
+// end of the run that request ID began. One with Store answers nothing.
 type answer struct {
 	ID     uint64     `json:"id"`
 	PID    int        `json:"pid,omitempty"`
@@ -81,6 +81,14 @@ type answer struct {
 	Gone   *Exit      `json:"gone,omitempty"`
 	Left   []Survivor `json:"left,omitempty"`
 	Error  *Error     `json:"error,omitempty"`
+	Store  *storeNews `json:"store,omitempty"`
+}
+
+// storeNews is why output for a log store cannot be stored, or with no cause
+// that it can again.
+type storeNews struct {
+	Log   []byte `json:"log"`
+	Cause string `json:"cause,omitempty"`
 }
 
 // maxFrame is far above what an environment and a command line may have.

@@ -121,6 +121,7 @@ func serve(w *wire, log *slog.Logger) error {
 	quit := make(chan struct{})
 	drop := dispositions()
 	go swallow(drop, quit)
+	reserveThreads()
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, unix.SIGCHLD)
 
@@ -290,7 +291,7 @@ func closeAll(fds []int) {
 
 func (h *host) open(o *openRequest) {
 	h.owner = o.Owner
-	h.stores = newStores(o.Logs, h.log)
+	h.stores = newStores(o.Logs, h.log, func(news storeNews) { h.say(answer{Store: &news}) })
 	if limit, ok := lockLimit(os.Getpid()); ok {
 		var drawn [1]byte
 		_, _ = rand.Read(drawn[:])
@@ -397,7 +398,7 @@ func (h *host) fork(r *run, path string, argv []string, dir string, env []string
 	h.forks++
 	h.mu.Unlock()
 	lent := h.scores.lend()
-	pid, err := h.forkGrouped(r, path, argv, attr)
+	pid, err := h.forkWithRoom(r, path, argv, attr)
 	lent()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -414,6 +415,19 @@ func (h *host) fork(r *run, path string, argv []string, dir string, env []string
 	}
 	clear(h.early) // forks are serial, so this was the only one under way
 	return err
+}
+
+// forkWithRoom forks a process that has the limit of services from its first
+// instruction on. Where the services have all of that, it is forked out of what
+// is spared, and limited right after.
+func (h *host) forkWithRoom(r *run, path string, argv []string, attr *unixProcAttr) (int, error) {
+	took := lendRoom(h.room)
+	pid, err := h.forkGrouped(r, path, argv, attr)
+	took()
+	if errors.Is(err, unix.EAGAIN) && h.room != 0 {
+		return h.forkGrouped(r, path, argv, attr)
+	}
+	return pid, err
 }
 
 // forkGrouped forks into a control group of the run's own where there can be

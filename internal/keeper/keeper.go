@@ -22,6 +22,11 @@ type Options struct {
 	Log     *os.File  // where the keeper writes what goes wrong; nil is /dev/null
 	Logs    Retention // of the log stores
 
+	// Trouble, if not nil, is told why what is written for a log store cannot be
+	// stored, and with an empty cause that it can again, or that the keeper which
+	// said so is gone. It must not call the Keeper.
+	Trouble func(log, cause string)
+
 	// NoGroups makes the keeper use no control groups where it could.
 	NoGroups bool
 }
@@ -110,6 +115,7 @@ type Keeper struct {
 	pid     int
 	wire    *wire
 	orphans *orphans
+	trouble func(log, cause string)
 	lost    chan struct{}
 	clean   bool // the keeper left by itself and has left nothing; valid once lost
 
@@ -129,13 +135,14 @@ func Start(ctx context.Context, o Options) (*Keeper, error) {
 	if err := checkOwner(o.Owner); err != nil {
 		return nil, err
 	}
+	reserveThreads()
 	left := adoptOrphans(o.Owner)
 	conn, pid, ended, err := spawn(o)
 	if err != nil {
 		return nil, fmt.Errorf("keeper: %w", err)
 	}
 	k := &Keeper{
-		owner: o.Owner, pid: pid, wire: newWire(conn), orphans: left, lost: make(chan struct{}),
+		owner: o.Owner, pid: pid, wire: newWire(conn), orphans: left, trouble: o.Trouble, lost: make(chan struct{}),
 		waiting: map[uint64]chan answer{}, children: map[uint64]*Child{},
 	}
 	left.begin(pid)
@@ -160,10 +167,15 @@ func (k *Keeper) Lost() <-chan struct{} { return k.lost }
 // listen distributes answers until the connection ends, and then waits for the
 // end of the process, so that Lost means both.
 func (k *Keeper) listen(ended <-chan bool) {
+	troubled := map[string]bool{}
 	for {
 		var a answer
 		if k.wire.receive(&a) != nil {
 			break
+		}
+		if a.Store != nil {
+			k.hearOf(troubled, string(a.Store.Log), a.Store.Cause)
+			continue
 		}
 		k.mu.Lock()
 		if a.Gone != nil {
@@ -179,8 +191,22 @@ func (k *Keeper) listen(ended <-chan bool) {
 		k.mu.Unlock()
 	}
 	_ = k.wire.conn.Close()
+	for log := range troubled {
+		k.hearOf(troubled, log, "")
+	}
 	k.clean = <-ended
 	close(k.lost)
+}
+
+func (k *Keeper) hearOf(troubled map[string]bool, log, cause string) {
+	if cause != "" {
+		troubled[log] = true
+	} else {
+		delete(troubled, log)
+	}
+	if k.trouble != nil {
+		k.trouble(log, cause)
+	}
 }
 
 // begin numbers a request and sends it.

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 type stores struct {
 	log  *slog.Logger
 	keep Retention
+	tell func(storeNews)
 
 	troubles troubles
 
@@ -31,8 +33,8 @@ type place struct {
 	run int
 }
 
-func newStores(keep Retention, log *slog.Logger) *stores {
-	return &stores{log: log, keep: keep, troubles: troubles{all: map[string]*trouble{}}, writers: map[string]*writer{}, foreign: map[place][]*stream{}}
+func newStores(keep Retention, log *slog.Logger, tell func(storeNews)) *stores {
+	return &stores{log: log, keep: keep, tell: tell, troubles: troubles{all: map[string]*trouble{}}, writers: map[string]*writer{}, foreign: map[place][]*stream{}}
 }
 
 // writer is one that is open, and how many use it.
@@ -87,6 +89,7 @@ func (s *stores) trouble(dir string, cause error, missing int64) {
 		t = &trouble{}
 		s.troubles.all[dir] = t
 		s.log.Warn("output is not stored", "dir", dir, "cause", cause)
+		s.tell(storeNews{[]byte(dir), fmt.Sprint(cause)})
 	}
 	t.missing += missing
 	if t.over != nil {
@@ -106,6 +109,7 @@ func (s *stores) calmed(dir string, t *trouble) {
 	}
 	delete(s.troubles.all, dir)
 	s.log.Info("output is stored again", "dir", dir, "missing_bytes", t.missing)
+	s.tell(storeNews{Log: []byte(dir)})
 }
 
 // release closes a store that nobody uses any more. One that holds what it could

@@ -57,12 +57,21 @@ func TestDiskFull(t *testing.T) {
 
 	// A daemon that is killed now cannot be replaced, and what was wanted is not
 	// forgotten.
+	keeper, err := unix.PidfdOpen(s.keeper(before.Daemon.PID), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(keeper)
 	kill(t, before.Daemon.PID)
+	gone(t, keeper)
+	fill(t, filepath.Join(data, "more")) // what the keeper has given back
 	if r := s.try("status"); r.code != 125 || !strings.Contains(r.stderr, "no space left on device") {
 		t.Errorf("status without a daemon, the disk full: %v", r)
 	}
-	if err := os.Remove(filepath.Join(data, "filler")); err != nil {
-		t.Fatal(err)
+	for _, filler := range []string{"filler", "more"} {
+		if err := os.Remove(filepath.Join(data, filler)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	after := s.status()
 	again(t, before, after)
@@ -90,6 +99,10 @@ func TestDiskFullForAWhile(t *testing.T) {
 	fill(t, filepath.Join(data, "filler"))
 	s.same(before)
 	ticksMore(t, of(before, "ticker").Port, while)
+	s.until("told that output is not stored", func(now ipc.Status) bool {
+		ticker := of(now, "ticker")
+		return strings.Contains(ticker.Reason, "output is not stored: ") && strings.Contains(ticker.Reason, "no space left on device") && ticker.Hint != ""
+	})
 	if err := os.Remove(filepath.Join(data, "filler")); err != nil {
 		t.Fatal(err)
 	}
@@ -106,6 +119,7 @@ func TestDiskFullForAWhile(t *testing.T) {
 		last, missing = n, false
 		return n > 2*while
 	})
+	s.until("told that output is stored again", func(now ipc.Status) bool { return of(now, "ticker").Reason == "" })
 	s.same(before)
 }
 
