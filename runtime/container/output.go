@@ -1,6 +1,7 @@
 package container
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -24,12 +25,92 @@ const outputTime = 10 * time.Second
 type sink struct {
 	o    *output
 	file *os.File // nil: nobody reads
+	at   position
+}
+
+// position is how much of a stream has come. It counts lines, because an engine
+// may write what is no UTF-8 into its copy in other bytes, but never the end of
+// a line.
+type position struct {
+	lines int
+	rest  []byte // the line that has not ended, or its end where it is too long
+	long  int    // how much of that line came before rest
+	size  int64  // of all of it in the engine's copy, at most
+}
+
+// What a line and a byte of it may take in the engine's copy: the JSON around
+// it, and an escape.
+const (
+	lineSize = 128
+	byteSize = 6
+)
+
+// maxRest is how much of a line that does not end is held.
+const maxRest = 16 << 10
+
+func (p *position) add(b []byte) {
+	ends := bytes.Count(b, []byte{'\n'})
+	if ends > 0 {
+		p.lines, p.rest, p.long = p.lines+ends, p.rest[:0], 0
+	}
+	p.rest = append(p.rest, b[bytes.LastIndexByte(b, '\n')+1:]...)
+	if more := len(p.rest) - maxRest; more > 0 {
+		p.rest, p.long = append(p.rest[:0], p.rest[more:]...), p.long+more
+	}
+	p.size += int64(ends+1) * lineSize
+	for _, c := range b {
+		switch {
+		case c < ' ', c > '~', c == '"', c == '\\', c == '<', c == '>', c == '&':
+			p.size += byteSize
+		default:
+			p.size++
+		}
+	}
+}
+
+// behind passes on what comes behind a position of the stream.
+type behind struct {
+	sink  *sink
+	lines int    // still to come
+	rest  []byte // of the line after them
+	known int    // bytes of that line that need not be looked at
+}
+
+func (s *sink) onwards() *behind {
+	return &behind{sink: s, lines: s.at.lines, rest: bytes.Clone(s.at.rest), known: s.at.long}
+}
+
+// Write implements io.Writer.
+func (s *behind) Write(b []byte) (int, error) {
+	all := len(b)
+	for s.lines > 0 {
+		end := bytes.IndexByte(b, '\n')
+		if end < 0 {
+			return all, nil
+		}
+		s.lines--
+		b = b[end+1:]
+	}
+	if len(s.rest) > 0 && len(b) > s.known {
+		if !bytes.HasPrefix(b[s.known:], s.rest) {
+			s.rest = []byte(string([]rune(string(s.rest)))) // as engines write it that keep JSON
+		}
+		s.known += len(s.rest)
+		s.rest = nil
+	}
+	known := min(s.known, len(b))
+	s.known -= known
+	if b = b[known:]; len(b) > 0 {
+		_, _ = s.sink.Write(b) // it never fails
+	}
+	return all, nil
 }
 
 // Write implements io.Writer, and never fails. When whoever reads the stream is
 // gone, another is asked for: a keeper that was killed has a successor.
 func (s *sink) Write(b []byte) (int, error) {
 	s.o.last.Store(time.Now().UnixNano())
+	s.at.add(b)
 	if f := s.o.current(s); f == nil {
 		return len(b), nil
 	} else if n, err := f.Write(b); err != nil && s.o.reopen() {
@@ -131,35 +212,50 @@ func (e *engine) attach(ctx context.Context, id string) (client.HijackedResponse
 }
 
 // pump hands the output over until it ends. A stream that breaks while the
-// container lives is resumed from the engine's own copy, at the time of the
-// last bytes that came.
+// container lives is resumed from the engine's own copy, behind what has come.
 func (o *output) pump(stream io.ReadCloser, source io.Reader) {
 	defer close(o.i.output)
 	defer o.flush()
 	defer o.close()
 	o.last.Store(time.Now().UnixNano())
-	for {
-		o.copy(stream, source)
-		if o.whole() {
+	var stdout, stderr io.Writer = &o.stdout, &o.stderr
+	for resumed := false; ; resumed = true {
+		o.copy(stream, source, stdout, stderr)
+		exact := o.stdout.at.size+o.stderr.at.size <= kept
+		// Who follows the engine's copy may miss a last line that has no end.
+		if o.whole() && (!resumed || !exact) {
 			return
 		}
 		over := o.i.hasEnded() // then this is all there is
-		logs, err := o.resume()
+		since := ""
+		stdout, stderr = o.stdout.onwards(), o.stderr.onwards()
+		if !exact {
+			since = unixNano(time.Unix(0, o.last.Load()+1))
+			stdout, stderr = &o.stdout, &o.stderr
+		}
+		logs, err := o.resume(since)
 		if err != nil {
 			return
 		}
-		o.note("the engine broke the output off: what was written at that time may be missing")
+		if !exact {
+			o.note("the engine broke the output off: what was written at that time may be missing")
+		}
 		stream, source = logs, logs
 		if over {
-			o.copy(stream, source)
+			o.copy(stream, source, stdout, stderr)
 			return
 		}
 	}
 }
 
+// kept is how much an engine's own copy of the output has from the beginning
+// on. Behind that it may have begun anew, and only the time tells where to
+// resume.
+const kept = 10 << 20
+
 // copy reads one stream to its end, which it brings about itself when the
 // runtime is closed or the container's end was long ago.
-func (o *output) copy(stream io.ReadCloser, source io.Reader) {
+func (o *output) copy(stream io.ReadCloser, source io.Reader, stdout, stderr io.Writer) {
 	closing := context.AfterFunc(o.i.r.life, func() {
 		_ = stream.Close()
 		o.close() // a write to a store that does not read ends too
@@ -180,7 +276,7 @@ func (o *output) copy(stream io.ReadCloser, source io.Reader) {
 			_ = stream.Close()
 		}
 	})
-	_, _ = stdcopy.StdCopy(&o.stdout, &o.stderr, source)
+	_, _ = stdcopy.StdCopy(stdout, stderr, source)
 	close(copied)
 	_ = stream.Close()
 }
@@ -203,11 +299,10 @@ func (o *output) whole() bool {
 	}
 }
 
-// resume opens the engine's copy of the output where the stream broke off. It
-// tries until the engine is back.
-func (o *output) resume() (io.ReadCloser, error) {
+// resume opens the engine's copy of the output, whole or since a time. It tries
+// until the engine is back.
+func (o *output) resume(since string) (io.ReadCloser, error) {
 	const shortest, longest = 100 * time.Millisecond, 2 * time.Second
-	since := unixNano(time.Unix(0, o.last.Load()+1))
 	for pause := shortest; ; pause = min(pause*2, longest) {
 		logs, err := o.i.e.cli.ContainerLogs(o.i.r.life, o.i.id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Follow: true, Since: since})
 		if err == nil {

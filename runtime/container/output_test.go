@@ -55,14 +55,57 @@ func notes(to chan<- string) func(string, int, string) {
 	return func(_ string, run int, text string) { to <- fmt.Sprintf("%d %s", run, text) }
 }
 
-// TestOutputThatBrokeOffIsSaidTo: the engine's connections break while the
-// container lives.
-func TestOutputThatBrokeOffIsSaidTo(t *testing.T) {
+// TestOutputThatBreaksOffIsWhole: the engine's connections break again and again
+// while the container writes.
+func TestOutputThatBreaksOffIsWhole(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "P11 F42")
+	p := newProxy(t)
+	noted := make(chan string, 8)
+	b := newBench(t, container.Options{Getenv: p.Env, Note: notes(noted)})
+	spec := b.probe(t)
+	const script = `i=0; while [ $i -lt 3000 ]; do printf 'line %d \377 ' $i; echo same; echo error >&2; i=$((i+1)); done; printf 'no end'; echo over >&2; sleep 60`
+	spec.Image.Name, spec.Command = shellImage, []string{"sh", "-c", script}
+	instance := b.up(t, spec)
+	for i := 100; i < 3000; i += 400 {
+		saying(t, spec, fmt.Sprintf("line %d ", i))
+		p.Cut()
+	}
+	saying(t, spec, "over")
+	if err := instance.Stop(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, instance)
+	// The engine's copy has other bytes where it is no UTF-8.
+	got := strings.Split(strings.NewReplacer("\xff", "?", "\ufffd", "?").Replace(read(t, spec.Log, "stdout")), "\n")
+	for i, line := range got {
+		want := fmt.Sprintf("line %d ? same", i)
+		if i == 3000 {
+			want = "no end"
+		}
+		if line != want {
+			t.Fatalf("line %d of %d is %q; want %q", i, len(got), line, want)
+		}
+	}
+	if errs := read(t, spec.Log, "stderr"); errs != strings.Repeat("error\n", 3000)+"over\n" {
+		t.Errorf("stderr has %d lines", strings.Count(errs, "\n"))
+	}
+	select {
+	case text := <-noted:
+		t.Errorf("noted %q", text)
+	default:
+	}
+}
+
+// TestOutputThatTheEngineMayHaveDroppedIsSaidTo: it keeps only so much.
+func TestOutputThatTheEngineMayHaveDroppedIsSaidTo(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t)
 	noted := make(chan string, 8)
 	b := newBench(t, container.Options{Getenv: p.Env, Note: notes(noted)})
-	b.up(t, b.probe(t, "hold"))
+	spec := b.probe(t, "lines=200000", "out=much", "hold")
+	b.up(t, spec)
+	saying(t, spec, "much")
 	p.Cut()
 	select {
 	case text := <-noted:
