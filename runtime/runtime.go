@@ -257,6 +257,13 @@ type HealthReporter interface {
 	Health(ctx context.Context, changed func(Health)) error
 }
 
+// Pauser is implemented by instances that somebody else may pause: all of the
+// instance then stands still, and none of it has ended. Paused calls changed
+// with each change, what is the case now first, until ctx or the instance ends.
+type Pauser interface {
+	Paused(ctx context.Context, changed func(paused bool)) error
+}
+
 // Execer is implemented by instances in which a further command can be run
 // without a terminal. output is what the command wrote, cut at 64 KiB.
 type Execer interface {

@@ -12,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -485,4 +486,53 @@ func asUser(t *testing.T, dir string) *syscall.SysProcAttr {
 		t.Fatal(err)
 	}
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+}
+
+// paused is an instance that somebody pauses and lets go on, at fixed instants.
+type paused struct {
+	*instance
+	at []time.Duration
+}
+
+func (p *paused) Paused(ctx context.Context, changed func(bool)) error {
+	changed(false)
+	began := time.Now()
+	for i, at := range p.at {
+		if !sleep(ctx, at-time.Since(began)) {
+			return ctx.Err()
+		}
+		changed(i%2 == 0)
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestWhatIsPausedIsNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		in := &paused{listening(), []time.Duration{2 * time.Second, 4 * time.Second}}
+		var got []finding
+		began := time.Now()
+		report := func(f Finding) { got = append(got, finding{f, time.Since(began)}) }
+		Unpaused(ctx, in, report, func(report func(Finding)) {
+			report(Finding{Detail: "not yet"})
+			sleep(ctx, time.Second)
+			report(Finding{Ready: true})
+			sleep(ctx, 2*time.Second)
+			report(Finding{Detail: "no answer"}) // of what stands still
+			sleep(ctx, 2*time.Second)
+			report(Finding{Ready: true})
+		})
+		want := []finding{
+			{Finding{Detail: "not yet"}, 0},
+			{Finding{Ready: true}, time.Second},
+			{Finding{Detail: "somebody has paused it", Hint: "docker unpause "}, 2 * time.Second},
+			{Finding{Detail: "no answer"}, 4 * time.Second},
+			{Finding{Ready: true}, 5 * time.Second},
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %+v\nwant %+v", got, want)
+		}
+	})
 }

@@ -33,6 +33,12 @@ func (s *service) check(ctx context.Context, run int, in runtime.Instance, repor
 		}
 		report(supervisor.Finding{Ready: f.Ready, Overdue: f.Overdue, Detail: s.project.given.mask(c.Name, f.Detail), Hint: f.Hint})
 	}
+	probe.Unpaused(ctx, in, tell, func(tell func(probe.Finding)) { s.look(ctx, run, in, tell) })
+}
+
+// look chooses the check.
+func (s *service) look(ctx context.Context, run int, in runtime.Instance, tell func(probe.Finding)) {
+	c := s.conf
 	switch {
 	case c.Type == config.TypeTask:
 	case c.Type == config.TypePostgres && !c.Health.Written:

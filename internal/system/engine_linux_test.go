@@ -186,6 +186,17 @@ stop_timeout = "1s"
 		t.Errorf("the history does not say who: %s", history.stdout)
 	}
 
+	for _, does := range []struct{ verb, health string }{{"pause", "unhealthy"}, {"unpause", "healthy"}} {
+		began := time.Now()
+		s.docker(does.verb, of(s.status(), "other").ContainerID)
+		done := time.Since(began)
+		s.until(does.health, func(now ipc.Status) bool {
+			other := of(now, "other")
+			return other.State == "running" && other.Health == does.health && (other.Reason == "somebody has paused it") == (does.verb == "pause")
+		})
+		prompt(t, "to see docker "+does.verb, began, 2*time.Second+done)
+	}
+
 	// A name is not what a container is known by.
 	box := of(before, "box")
 	s.docker("rename", box.ContainerID, "renamed-"+box.ContainerID[:12])

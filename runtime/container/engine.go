@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -41,9 +42,9 @@ type dialect struct {
 
 var dialects = map[string]dialect{
 	nameDocker: {
-		events:  []string{"die", "oom", "destroy", "health_status"},
+		events:  []string{"die", "oom", "destroy", "health_status", "pause", "unpause"},
 		removed: "destroy",
-		logs:    container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "1"}},
+		logs:    container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": strconv.Itoa(kept), "max-file": "1"}},
 	},
 	namePodman: {removed: "remove"},
 }

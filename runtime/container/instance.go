@@ -44,7 +44,8 @@ type instance struct {
 	oom        bool
 	seen       bool // to end, by an event
 	health     runtime.Health
-	healthy    chan struct{} // closed and replaced when health changes
+	paused     bool
+	turned     chan struct{} // closed and replaced when health or paused changes
 	release    []func(context.Context) error
 }
 
@@ -52,13 +53,14 @@ var (
 	_ runtime.Instance       = (*instance)(nil)
 	_ runtime.Execer         = (*instance)(nil)
 	_ runtime.HealthReporter = (*instance)(nil)
+	_ runtime.Pauser         = (*instance)(nil)
 )
 
 func newInstance(r *Runtime, e *engine, id string, run runtime.RunID) *instance {
 	return &instance{
 		r: r, e: e, id: id, run: run,
 		ended: make(chan struct{}), output: make(chan struct{}),
-		earlier: make(chan struct{}), healthy: make(chan struct{}),
+		earlier: make(chan struct{}), turned: make(chan struct{}),
 		info: runtime.Info{ContainerID: id, Engine: e.name},
 	}
 }
@@ -375,8 +377,22 @@ func (i *instance) setHealth(status string) {
 		return
 	}
 	i.health = health
-	close(i.healthy)
-	i.healthy = make(chan struct{})
+	i.turn()
+}
+
+func (i *instance) setPaused(paused bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if paused != i.paused {
+		i.paused = paused
+		i.turn()
+	}
+}
+
+// turn wakes who follows. The lock is held.
+func (i *instance) turn() {
+	close(i.turned)
+	i.turned = make(chan struct{})
 }
 
 // Health reports what the engine's own check finds. It returns nil when the
@@ -386,14 +402,34 @@ func (i *instance) Health(ctx context.Context, changed func(runtime.Health)) err
 		return fmt.Errorf("%s: the image has no health check", i.run)
 	}
 	var last runtime.Health
+	return i.follow(ctx, func(now runtime.Health, _ bool) {
+		if now != last && now != "" {
+			changed(now)
+			last = now
+		}
+	})
+}
+
+// Paused reports whether the engine was told to hold the container. It returns
+// nil when the instance has ended.
+func (i *instance) Paused(ctx context.Context, changed func(bool)) error {
+	last, first := false, true
+	return i.follow(ctx, func(_ runtime.Health, now bool) {
+		if first || now != last {
+			changed(now)
+		}
+		last, first = now, false
+	})
+}
+
+// follow calls look with what is the case now, and again when that has changed,
+// until the instance has ended.
+func (i *instance) follow(ctx context.Context, look func(health runtime.Health, paused bool)) error {
 	for {
 		i.mu.Lock()
-		health, next := i.health, i.healthy
+		health, paused, next := i.health, i.paused, i.turned
 		i.mu.Unlock()
-		if health != last && health != "" {
-			changed(health)
-			last = health
-		}
+		look(health, paused)
 		select {
 		case <-next:
 		case <-i.ended:

@@ -436,7 +436,24 @@ func TestAContainerThatSomebodyElsePausesIsStopped(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, container.Options{})
 	instance := b.up(t, b.probe(t, "hold"))
-	docker(t, "pause", instance.Info().ContainerID)
+	found := make(chan bool, 10)
+	over := make(chan error, 1)
+	go func() {
+		over <- instance.(runtime.Pauser).Paused(t.Context(), func(paused bool) { found <- paused })
+	}()
+	for _, now := range []string{"", "pause", "unpause", "pause"} {
+		if now != "" {
+			docker(t, now, instance.Info().ContainerID)
+		}
+		select {
+		case paused := <-found:
+			if paused != (now == "pause") {
+				t.Fatalf("paused = %v after %q", paused, now)
+			}
+		case <-time.After(limit):
+			t.Fatalf("nothing is said after %q", now)
+		}
+	}
 	if refs, err := b.List(t.Context(), b.owner); err != nil || len(refs) != 1 {
 		t.Errorf("List = %v, %v; want the paused one", refs, err)
 	}
@@ -445,6 +462,9 @@ func TestAContainerThatSomebodyElsePausesIsStopped(t *testing.T) {
 	}
 	if exit := wait(t, instance); !exit.Known {
 		t.Errorf("Wait = %+v; want a known end", exit)
+	}
+	if err := <-over; err != nil {
+		t.Errorf("Paused = %v after the end; want nil", err)
 	}
 }
 

@@ -201,6 +201,8 @@ func (r *Runtime) event(e *engine, m events.Message) {
 	case action == e.dialect.removed:
 		i.sawEnd()
 		i.finish(runtime.Exit{At: at, Reason: removedByOther})
+	case action == "pause", action == "unpause":
+		i.setPaused(action == "pause")
 	case strings.HasPrefix(action, "health_status"):
 		_, status, _ := strings.Cut(action, ": ")
 		if status == "" {
@@ -263,6 +265,7 @@ func (r *Runtime) resync(ctx context.Context, e *engine) error {
 			i.finish(runtime.Exit{At: time.Now(), Reason: removedByOther})
 			continue
 		}
+		i.setPaused(c.State == container.StatePaused)
 		if i.hasEnded() || alive(c.State) && !i.Info().Healthcheck || c.State == container.StateCreated {
 			continue
 		}
