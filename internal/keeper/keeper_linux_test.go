@@ -284,8 +284,9 @@ func TestRelativeCommand(t *testing.T) {
 func TestChildIsClean(t *testing.T) {
 	t.Parallel()
 	k := open(t)
-	r := shell(t, `ls -l /proc/$$/fd | sed -n 's/.* \([0-9]*\) -> \([^:]*\).*/fd \1 \2/p'; grep -E 'Sig(Ign|Blk)' /proc/self/status; env | grep LOCALD; ps -o pgid= -p $$ | grep -q "^ *$$\$" && echo leads`)
-	r.Env = append(r.Env, "LOCALD_MARK=forged/p/other#9")
+	// A pipeline or a redirection would be the shell's own for a moment.
+	r := shell(t, `(exec >"$FDS"; exec ls -l /proc/$$/fd); sed -n 's/.* \([0-9]*\) -> \([^:]*\).*/fd \1 \2/p' "$FDS"; grep -E 'Sig(Ign|Blk)' /proc/self/status; env | grep LOCALD; ps -o pgid= -p $$ | grep -q "^ *$$\$" && echo leads`)
+	r.Env = append(r.Env, "LOCALD_MARK=forged/p/other#9", "FDS="+filepath.Join(t.TempDir(), "fds"))
 	await(t, start(t, k, r))
 	got := strings.Join(lines(t, r.Log), "\n")
 	want := strings.Join([]string{
