@@ -101,12 +101,31 @@ func (a *app) launch(ctx context.Context, places state.Places) (client *ipc.Clie
 	if err := a.spawn(ctx, places); err != nil {
 		return nil, false, err
 	}
-	if places, err = a.places(); err != nil {
-		return nil, false, err
-	}
-	client = &ipc.Client{Socket: places.Socket}
-	_, err = ping(ctx, client)
+	client, err = a.find(ctx)
 	return client, true, err
+}
+
+// comesBack is how long a daemon whose socket was removed has to make it again.
+const comesBack = 3 * time.Second
+
+// find is a client of the daemon that is known to run.
+func (a *app) find(ctx context.Context) (*ipc.Client, error) {
+	for deadline := time.Now().Add(comesBack); ; {
+		places, err := a.places()
+		if err != nil {
+			return nil, err
+		}
+		client := &ipc.Client{Socket: places.Socket}
+		_, err = ping(ctx, client)
+		if !errors.Is(err, ipc.ErrNoDaemon) || time.Now().After(deadline) {
+			return client, err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // unavailable gives an error the exit status of a daemon that could not be
