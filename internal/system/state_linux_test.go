@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
 )
@@ -37,12 +39,12 @@ func TestStateRemovedWhileRunning(t *testing.T) {
 		remove func(p state.Places) error
 		lost   bool // what was recorded went with it
 	}{
-		{"the directory", func(p state.Places) error { return errors.Join(os.RemoveAll(p.Dir), unlisted(p.Socket)) }, true},
+		{"the directory", func(p state.Places) error { return errors.Join(removed(p.Dir), unlisted(p.Socket)) }, true},
 		{"the directory, moved away", func(p state.Places) error { return os.Rename(p.Dir, p.Dir+".old") }, true},
 		{"all that is in it", func(p state.Places) error {
 			entries, err := os.ReadDir(p.Dir)
 			for _, e := range entries {
-				err = errors.Join(err, os.RemoveAll(filepath.Join(p.Dir, e.Name())))
+				err = errors.Join(err, removed(filepath.Join(p.Dir, e.Name())))
 			}
 			return err
 		}, true},
@@ -61,6 +63,15 @@ func TestStateRemovedWhileRunning(t *testing.T) {
 		}
 	}
 	tried(t, rounds*len(cases), failures)
+}
+
+// removed removes a directory in which the daemon may write meanwhile.
+func removed(dir string) error {
+	for {
+		if err := os.RemoveAll(dir); !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+	}
 }
 
 // unlisted removes a socket that need not be there.
@@ -302,6 +313,7 @@ func TestABackoffGoesOnAfterAKill(t *testing.T) {
 			t.Errorf("rest %d was %v, want %v", i+1, got, want)
 		}
 	}
+	s.written("crash", "gave up after 2 restarts")
 	kill(t, last.Daemon.PID)
 	if svc := of(s.status(), "crash"); svc.State != "failed" || svc.Run != 3 {
 		t.Errorf("given up, then killed: %+v", svc)
