@@ -39,6 +39,7 @@ type actor struct {
 	scope   context.Context    // the current run's
 	drop    context.CancelFunc // ends it
 	abandon context.CancelFunc // ends what prepares or starts
+	forgo   context.CancelFunc // ends what is fetched
 	left    time.Duration      // of the rest that an earlier daemon began
 	work    sync.WaitGroup
 }
@@ -50,7 +51,7 @@ func newActor(service Service, run int, publish func(Change)) *actor {
 		orders:  make(chan order, 1), post: newBox[event](),
 		service: service, next: service,
 		state: state{policy: service.Policy, phase: Stopped, run: run - 1},
-		scope: context.Background(), drop: func() {}, abandon: func() {},
+		scope: context.Background(), drop: func() {}, abandon: func() {}, forgo: func() {},
 	}
 }
 
@@ -90,7 +91,7 @@ func (a *actor) tell(o order) {
 // instances running: leaving is not stopping.
 func (a *actor) serve(ctx context.Context) {
 	defer a.work.Wait()
-	defer func() { a.drop() }()
+	defer func() { a.drop(); a.forgo() }()
 	if a.state.phase == Backoff {
 		a.scope, a.drop = context.WithCancel(ctx)
 		a.do(ctx, rest)
@@ -151,6 +152,9 @@ func (a *actor) handle(ctx context.Context, e event) {
 		a.current.ReadyAt = time.Now()
 	}
 	a.state = next
+	if next.phase != Waiting && next.phase != Preparing {
+		a.forgo()
+	}
 	if !next.phase.Live() && next.phase != Backoff && next.phase != Failed {
 		a.drop()
 	}
@@ -220,6 +224,8 @@ func either(a, b string) string {
 func (a *actor) do(ctx context.Context, f effect) {
 	run, service, inst := a.state.run, a.service, a.inst
 	switch f {
+	case fetch:
+		a.fetch(ctx)
 	case prepare:
 		a.aside(func(ctx context.Context) event {
 			return prepared{run, service.Prepare(ctx, run, func(p runtime.Progress) { a.progress(run, p) })}
@@ -257,6 +263,20 @@ func (a *actor) do(ctx context.Context, f effect) {
 			}
 		})
 	}
+}
+
+// fetch brings what the next run will need.
+func (a *actor) fetch(ctx context.Context) {
+	a.forgo()
+	fetch, run := a.next.Fetch, a.state.run
+	if fetch == nil {
+		return
+	}
+	ctx, a.forgo = context.WithCancel(ctx)
+	a.run(ctx, func(ctx context.Context) event {
+		fetch(ctx, run+1, func(p runtime.Progress) { a.progress(run, p) })
+		return nil
+	})
 }
 
 // end stops the instance.

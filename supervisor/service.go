@@ -8,8 +8,8 @@ import (
 )
 
 // Service is all the supervisor needs to keep one service. The functions are
-// called from goroutines of their own, never two at once for one service, and
-// must return when their context ends.
+// called from goroutines of their own, but for Fetch never two at once for one
+// service, and must return when their context ends.
 type Service struct {
 	Name   string
 	Deps   []Dep
@@ -17,6 +17,12 @@ type Service struct {
 	Grace  time.Duration // between asking an instance to end and forcing it
 
 	Runtime runtime.Runtime
+
+	// Fetch, if not nil, brings what Prepare will need and what no dependency
+	// provides, while the service waits for its dependencies; Prepare may be
+	// called before it has returned. What it could not bring Prepare will miss,
+	// and say so.
+	Fetch func(ctx context.Context, run int, report func(runtime.Progress))
 
 	// Prepare does what comes before a run and may take long; report says how
 	// far it is. It leaves nothing running, also when its context ends.

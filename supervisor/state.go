@@ -41,6 +41,7 @@ type ending struct {
 type effect string
 
 const (
+	fetch   effect = "fetch" // bring what is needed, while it waits
 	prepare effect = "prepare"
 	start   effect = "start"
 	watch   effect = "watch" // wait for the end, and probe
@@ -83,9 +84,11 @@ func begin(s state) (state, []effect) {
 	case !s.want.Up:
 		s.phase = Stopped
 		return s, nil
+	case !s.gate && s.phase == Waiting:
+		return s, nil
 	case !s.gate:
 		s.phase = Waiting
-		return s, nil
+		return s, []effect{fetch}
 	}
 	s.run++
 	return attempt(s)

@@ -642,3 +642,35 @@ func arrive(t *testing.T, sub *Subscription, wanted []Status) {
 		}
 	}
 }
+
+func TestWhatAServiceNeedsIsFetchedWhileItWaits(t *testing.T) {
+	rt := &fake{}
+	db, web := service("db", rt), service("web", rt, "db")
+	db.Check = within(time.Minute)
+	fetched := 0
+	web.Fetch = func(ctx context.Context, run int, report func(runtime.Progress)) {
+		fetched++
+		report(runtime.Progress{Step: fmt.Sprintf("pulling for run %d", run)})
+		<-ctx.Done()
+	}
+	keep(t, func(s *Supervisor) {
+		sub, end := s.Subscribe(up(db), up(web))
+		defer end()
+		synctest.Wait()
+		var steps []string
+		for _, c := range sub.Rest() {
+			if c.Progress != nil {
+				steps = append(steps, string(c.Status.Phase)+": "+c.Progress.Step)
+			}
+		}
+		if want := []string{"waiting: pulling for run 1"}; !slices.Equal(steps, want) {
+			t.Errorf("while it waits: %q, want %q", steps, want)
+		}
+		s.Apply([]Wish{{Name: "web"}}) // which ends what is fetched
+		s.Apply([]Wish{up(web)})
+		time.Sleep(2 * time.Minute)
+		if now := s.Snapshot()[1]; now.Phase != Ready || fetched != 2 {
+			t.Errorf("%s after %d fetches", now.Phase, fetched)
+		}
+	})
+}

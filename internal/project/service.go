@@ -121,6 +121,7 @@ func (s *service) supervised() *supervisor.Service {
 			Restart: supervisor.Restart(c.Restart), Task: c.Type == config.TypeTask,
 			Max: c.MaxRestarts, Backoff: c.Backoff,
 		},
+		Fetch: s.fetch,
 		Prepare: func(ctx context.Context, run int, report func(runtime.Progress)) error {
 			return cover(s.prepare(ctx, run, report))
 		},
@@ -153,6 +154,22 @@ func (s *service) deps() []supervisor.Dep {
 		deps[i] = supervisor.Dep{Service: d.Service, Condition: supervisor.Condition(d.Condition)}
 	}
 	return deps
+}
+
+// fetch pulls the service's image. Its failure is told when the service prepares,
+// which then tries again.
+func (s *service) fetch(ctx context.Context, run int, report func(runtime.Progress)) {
+	if !s.contained() || s.broken != nil {
+		return
+	}
+	base, err := s.base(run)
+	if err != nil {
+		return
+	}
+	spec, err := s.imageSpec(base)
+	if err == nil && s.runtime().Prepare(ctx, spec, report) == nil {
+		s.pulled()
+	}
 }
 
 // prepare does what comes before a run: it waits until nothing of an earlier
@@ -299,11 +316,8 @@ func (s *service) spec(_ context.Context, run int) (runtime.Spec, error) {
 	if err != nil {
 		return runtime.Spec{}, err
 	}
-	switch {
-	case s.conf.Type == config.TypePostgres:
-		return s.postgresSpec(base), nil
-	case s.contained():
-		return s.containerSpec(base)
+	if s.contained() || s.conf.Type == config.TypePostgres {
+		return s.imageSpec(base)
 	}
 	if err := s.listensTo(); err != nil {
 		return base, err
@@ -320,6 +334,14 @@ func (s *service) spec(_ context.Context, run int) (runtime.Spec, error) {
 func (s *service) expanded(run int) (*config.Service, error) {
 	c, err := env.Expanded(s.input(run, s.project.service))
 	return c, invalid(err)
+}
+
+// imageSpec is the spec of what runs in a container, or of a managed Postgres.
+func (s *service) imageSpec(base runtime.Spec) (runtime.Spec, error) {
+	if s.conf.Type == config.TypePostgres {
+		return s.postgresSpec(base), nil
+	}
+	return s.containerSpec(base)
 }
 
 func (s *service) containerSpec(base runtime.Spec) (runtime.Spec, error) {
