@@ -59,11 +59,12 @@ func unlessWhole(args any) error {
 
 func cannedTable() ipc.Table {
 	at := time.Date(2026, 11, 23, 10, 0, 0, 123456789, time.UTC)
+	const began = "2026-11-23T10:00:00.123456789Z"
 	zero, one := 0, 1
 	status := ipc.Status{
 		Version: 1,
 		Project: ipc.ProjectName{Name: "shop", Dir: "/home/ana/shop"},
-		Daemon:  ipc.DaemonName{PID: 4711, Version: "0.1.0", StartedAt: &at},
+		Daemon:  ipc.DaemonName{PID: 4711, Version: "0.1.0", StartedAt: began},
 		Services: []ipc.Service{
 			{
 				Name: "db", Type: "postgres", Runtime: "docker", Desired: "up", State: "running", Health: "healthy",
@@ -84,7 +85,7 @@ func cannedTable() ipc.Table {
 	}
 	return ipc.Table{
 		ipc.CallPing: answers[ipc.NoArgs](ipc.Daemon{
-			PID: 4711, Version: "0.1.0", Protocol: ipc.Protocol, StartedAt: at, State: "/home/ana/.local/share/locald",
+			PID: 4711, Version: "0.1.0", Protocol: ipc.Protocol, StartedAt: began, State: "/home/ana/.local/share/locald",
 			Socket: "/tmp/locald.sock", Log: "/tmp/locald.log", Wanted: 3, Restored: true,
 		}),
 		ipc.CallUp: streams[ipc.UpArgs](

@@ -50,15 +50,15 @@ type NoArgs struct{}
 
 // Daemon answers ping.
 type Daemon struct {
-	PID       int       `json:"pid"`
-	Version   string    `json:"version"`
-	Protocol  int       `json:"protocol"`
-	StartedAt time.Time `json:"started_at"`
-	State     string    `json:"state_dir"`
-	Socket    string    `json:"socket"`
-	Log       string    `json:"log"`
-	Wanted    int       `json:"wanted"`   // services that are wanted, over all projects
-	Restored  bool      `json:"restored"` // what an earlier daemon left has been dealt with
+	PID       int    `json:"pid"`
+	Version   string `json:"version"`
+	Protocol  int    `json:"protocol"`
+	StartedAt string `json:"started_at"` // RFC 3339, or ""
+	State     string `json:"state_dir"`
+	Socket    string `json:"socket"`
+	Log       string `json:"log"`
+	Wanted    int    `json:"wanted"`   // services that are wanted, over all projects
+	Restored  bool   `json:"restored"` // what an earlier daemon left has been dealt with
 }
 
 // Project says which project a call is about: the directory of its file, and
@@ -149,7 +149,8 @@ type LogsArgs struct {
 	After    uint64   `json:"after,omitempty"`
 	Grep     string   `json:"grep,omitempty"`
 	Stream   string   `json:"stream,omitempty"` // "stdout", "stderr"
-	Run      string   `json:"run,omitempty"`    // "current", "previous", a number; empty is both current and previous
+	Output   bool     `json:"output,omitempty"` // only what services wrote, no events
+	Run      string   `json:"run,omitempty"`    // "current", "previous", "recent" (the previous one and all after it), a number; empty is all
 }
 
 // Status is the services of a project at one moment, as "status --json" prints them.
@@ -170,9 +171,9 @@ type ProjectName struct {
 
 // DaemonName is the daemon as status shows it; PID 0 when none runs.
 type DaemonName struct {
-	PID       int        `json:"pid"`
-	Version   string     `json:"version"`
-	StartedAt *time.Time `json:"started_at"`
+	PID       int    `json:"pid"`
+	Version   string `json:"version"`
+	StartedAt string `json:"started_at"` // RFC 3339, or ""
 }
 
 // Service is one service of a Status. Keys are stable; 0 and "" mean none.

@@ -281,10 +281,11 @@ var (
 // runtime wraps one into its errors where it knows better than its caller what
 // helps.
 type Fault struct {
-	Code string // one of the codes of the surface: "image_pull", "command_missing"
-	Hint string // a command or a fact, never advice to "check" something
-	Err  error
-	Kind error // one of the failures above, for callers that act on it; not shown
+	Service string // that the request named; empty where the caller knows
+	Code    string // one of the codes of the surface: "image_pull", "command_missing"
+	Hint    string // a command or a fact, never advice to "check" something
+	Err     error
+	Kind    error // one of the failures above, for callers that act on it; not shown
 }
 
 func (f *Fault) Error() string { return f.Err.Error() }

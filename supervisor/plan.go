@@ -67,9 +67,12 @@ func Plan(parts []Part, ask Ask) []Step {
 		names = ask.Names
 	}
 	var order []string
-	if ask.Alone {
+	switch {
+	case ask.Alone && ask.Restart:
+		order = p.withTasks(names)
+	case ask.Alone:
 		order = slices.Clone(names)
-	} else {
+	default:
 		order = p.graph.closure(names)
 	}
 	steps := make([]Step, len(order))
@@ -83,6 +86,27 @@ func Plan(parts []Part, ask Ask) []Step {
 		}
 	}
 	return steps
+}
+
+// withTasks is names and the completed tasks that they depend on, dependencies
+// first.
+func (p planner) withTasks(names []string) []string {
+	needed := map[string]bool{}
+	for _, n := range names {
+		needed[n] = true
+	}
+	order := p.graph.closure(names)
+	for _, n := range slices.Backward(order) {
+		if !needed[n] {
+			continue
+		}
+		for _, d := range p.graph[n] {
+			if s := p.parts[d.Service].Status; s.Task && s.Phase == Finished {
+				needed[d.Service] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(order, func(n string) bool { return !needed[n] })
 }
 
 type planner struct {

@@ -19,7 +19,8 @@ type view interface {
 // ending is how a stream of events ended.
 type ending struct {
 	ipc.Event
-	failures int // of services, which were shown as they came
+	failures int        // of services, which were shown as they came
+	first    *ipc.Event // the first of them
 }
 
 // follow makes a call that streams events, shows them, and returns the last.
@@ -44,6 +45,9 @@ func follow(ctx context.Context, client *ipc.Client, call string, args any, v vi
 		end.Event = e
 		if e.Service != "" && e.Event == ipc.EventFailed {
 			end.failures++
+			if end.first == nil {
+				end.first = &e
+			}
 		}
 	}
 }
@@ -53,8 +57,8 @@ func follow(ctx context.Context, client *ipc.Client, call string, args any, v vi
 func (a *app) boot(ctx context.Context, client *ipc.Client, call string, args any, how bootStyle) error {
 	last, err := follow(ctx, client, call, args, a.view(how))
 	var signalled *interrupt
-	if err != nil && errors.As(context.Cause(ctx), &signalled) && !how.json {
-		a.stderr.say("locald: interrupted: what was asked for goes on\nhint: locald down\n")
+	if err != nil && errors.As(context.Cause(ctx), &signalled) {
+		a.complain(how, &ipc.Error{Code: ipc.CodeTimeout, Message: "interrupted: what was asked for goes on", Hint: "locald down"})
 	}
 	if err != nil {
 		return err
@@ -83,7 +87,10 @@ func (a *app) view(how bootStyle) view {
 // conclude prints what there is to say at the end.
 func (a *app) conclude(last ending, how bootStyle) error {
 	status := last.status()
-	if !how.json {
+	switch {
+	case how.json && status != 0:
+		a.complain(how, last.fault())
+	case !how.json:
 		if last.Status != nil && !how.noTable {
 			a.stdout.say(bootTable(last.Status, a.paint(a.stdout)))
 		}
@@ -92,13 +99,38 @@ func (a *app) conclude(last ending, how bootStyle) error {
 		}
 		// The failures of services were told when they happened.
 		if last.Message != "" && status != 0 && (last.failures == 0 || status != exitFailed) {
-			a.stderr.say(errorText(&ipc.Error{Message: last.Message, Hint: last.Hint}))
+			a.complain(how, last.fault())
 		}
 	}
 	if status != 0 {
 		return exitStatus(status)
 	}
 	return nil
+}
+
+// complain says what went wrong, as the events are shown.
+func (a *app) complain(how bootStyle, fault *ipc.Error) {
+	if how.json {
+		a.stderr.say(errorJSON(fault))
+		return
+	}
+	a.stderr.say(errorText(fault))
+}
+
+// fault is the failure that a stream ended with: in its own words, and where it
+// has none with the code and the hint of the first service that failed.
+func (e ending) fault() *ipc.Error {
+	fault := &ipc.Error{Code: e.Code, Message: e.Message, Hint: e.Hint}
+	if e.first != nil && fault.Code == "" {
+		fault.Code, fault.Service = e.first.Code, e.first.Service
+		if fault.Hint == "" {
+			fault.Hint = e.first.Hint
+		}
+	}
+	if fault.Code == "" {
+		fault.Code = ipc.CodeInternal
+	}
+	return fault
 }
 
 // status is the exit status that the last event of a stream asks for.
@@ -187,10 +219,19 @@ func (v *lineView) show(e ipc.Event, _ []byte) {
 		}
 		v.step[e.Service] = e.Message
 	}
-	v.out.say(eventText(e, v.paint) + "\n")
+	v.out.say(eventText(e, v.paint) + "\n" + hintText(e))
 }
 
 func (*lineView) close() {}
+
+// hintText is what a service that is ready should better be told; empty when
+// there is nothing.
+func hintText(e ipc.Event) string {
+	if e.Event != ipc.EventHealthy || e.Hint == "" {
+		return ""
+	}
+	return cell(e.Service) + ": hint: " + cell(e.Hint) + "\n"
+}
 
 // eventText is an event in one line.
 func eventText(e ipc.Event, p paint) string {

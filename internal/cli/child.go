@@ -185,7 +185,7 @@ func childStatus(name string, err error) error {
 // runInContainer runs a command in a container, with a terminal of its own
 // when we have one.
 func (a *app) runInContainer(ctx context.Context, target ipc.Target, command []string, noTerminal bool) error {
-	in, out, tty := a.terminals()
+	in, tty := a.terminal()
 	tty = tty && !noTerminal
 	var resize chan [2]uint
 	if tty {
@@ -200,7 +200,7 @@ func (a *app) runInContainer(ctx context.Context, target ipc.Target, command []s
 		ctx, cancel = context.WithCancel(ctx)
 		defer cancel()
 		resize = make(chan [2]uint, 1)
-		go watchSize(ctx, cancel, out, sent, resize)
+		go watchSize(ctx, cancel, in, sent, resize)
 	}
 	code, err := container.ExecTTY(ctx, target.Host, target.Container, command, target.Env, target.Dir, tty, a.stdin, a.stdout.to, a.stderr.to, resize)
 	if err != nil {
@@ -217,18 +217,17 @@ func (a *app) runInContainer(ctx context.Context, target ipc.Target, command []s
 	return nil
 }
 
-// terminals are our standard input and output when both are a terminal.
-func (a *app) terminals() (in, out *os.File, ok bool) {
-	in, ok1 := a.stdin.(*os.File)
-	out, ok2 := a.stdout.to.(*os.File)
-	return in, out, ok1 && ok2 && term.IsTerminal(int(in.Fd())) && term.IsTerminal(int(out.Fd()))
+// terminal is our standard input when that is a terminal.
+func (a *app) terminal() (in *os.File, ok bool) {
+	in, ok = a.stdin.(*os.File)
+	return in, ok && term.IsTerminal(int(in.Fd()))
 }
 
 // watchSize sends the size of a terminal, rows first, at once and with every
 // change, until ctx ends. A signal that asks to end ends ctx.
-func watchSize(ctx context.Context, cancel func(), out *os.File, signals <-chan os.Signal, resize chan<- [2]uint) {
+func watchSize(ctx context.Context, cancel func(), tty *os.File, signals <-chan os.Signal, resize chan<- [2]uint) {
 	for {
-		if columns, rows, err := term.GetSize(int(out.Fd())); err == nil {
+		if columns, rows, err := term.GetSize(int(tty.Fd())); err == nil {
 			select {
 			case resize <- [2]uint{uint(rows), uint(columns)}:
 			case <-ctx.Done():

@@ -276,7 +276,10 @@ func TestWithoutADaemon(t *testing.T) {
 	}{
 		"status":          {3, "web    stopped", "nothing is wanted here"},
 		"status --json":   {3, `"daemon":{"pid":0`, ""},
-		"status nix":      {2, "", `no service "nix"`},
+		"status nix":      {2, "", "no such service: nix"},
+		"stop nix":        {2, "", "no such service: nix"},
+		"down wbe":        {2, "", "hint: did you mean web?"},
+		"wait nix":        {2, "", "no such service: nix"},
 		"down":            {0, "", ""},
 		"stop web":        {0, "", ""},
 		"down --json":     {0, `"event":"done"`, ""},
@@ -328,7 +331,7 @@ func TestFlagsComeFromTheEnvironmentToo(t *testing.T) {
 			return send(finish(0, nil))
 		}),
 		ipc.CallLogs: ipc.Stream(func(_ context.Context, args ipc.LogsArgs, _ func(ipc.LogLine) error) error {
-			if args.Run != "" {
+			if args.Run != "recent" { // what logs asks for by itself
 				return fmt.Errorf("run is %q", args.Run)
 			}
 			return nil

@@ -43,7 +43,10 @@ func (a *app) places() (state.Places, error) {
 func (a *app) connect(ctx context.Context, when starting) (*ipc.Client, error) {
 	places, err := a.places()
 	if err != nil {
-		return nil, err
+		if fault := faultOf(err); fault.Code == ipc.CodeInvalidRequest {
+			return nil, fault
+		}
+		return nil, unavailable(err)
 	}
 	client := &ipc.Client{Socket: places.Socket}
 	if _, err = ping(ctx, client); err == nil {

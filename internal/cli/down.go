@@ -27,7 +27,7 @@ with what removes it, and what should not be there, which makes it fail.`,
 		Args:              services(0, -1),
 		ValidArgsFunction: a.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			project, err := a.project()
+			project, err := a.recorded()
 			if err != nil {
 				return err
 			}
@@ -68,6 +68,9 @@ func (a *app) end(cmd *cobra.Command, l lowering) error {
 			return err
 		}
 		if !runs(found) {
+			if err := a.checkNames(l.of.Services); err != nil {
+				return err
+			}
 			return a.concludeIdle(l, found)
 		}
 		client, err = a.connect(cmd.Context(), startAlways) // which ends it

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,7 +67,7 @@ func faultOf(err error) *ipc.Error {
 	}
 	var known *runtime.Fault
 	if errors.As(err, &known) {
-		return &ipc.Error{Code: known.Code, Message: err.Error(), Hint: known.Hint}
+		return &ipc.Error{Code: known.Code, Message: err.Error(), Hint: known.Hint, Service: known.Service}
 	}
 	switch {
 	case errors.Is(err, ipc.ErrNoDaemon):
@@ -106,7 +107,7 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		return 128 + int(signalled.signal)
 	}
 	fault := faultOf(err)
-	if wantsJSON(cmd) {
+	if a.wantsJSON(cmd) {
 		a.stderr.say(errorJSON(fault))
 	} else {
 		a.stderr.say(errorText(fault))
@@ -117,13 +118,22 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	return exitOf(fault.Code)
 }
 
-// wantsJSON reports whether the command that failed was asked for JSON.
-func wantsJSON(cmd *cobra.Command) bool {
+// wantsJSON reports whether the command that failed was asked for JSON. What was
+// typed behind a flag that is wrong, and the environment, were not looked at
+// by then.
+func (a *app) wantsJSON(cmd *cobra.Command) bool {
 	if cmd == nil {
 		return false
 	}
-	if f := cmd.Flags().Lookup("json"); f != nil && f.Value.String() == "true" {
-		return true
+	if f := cmd.Flags().Lookup("json"); f != nil {
+		typed := a.args
+		if i := slices.Index(typed, "--"); i >= 0 {
+			typed = typed[:i]
+		}
+		set, _ := strconv.ParseBool(a.getenv("LOCALD_JSON"))
+		if f.Value.String() == "true" || !f.Changed && (set || slices.Contains(typed, "--json")) {
+			return true
+		}
 	}
 	f := cmd.Flags().Lookup("format")
 	return f != nil && f.Value.String() == "json"

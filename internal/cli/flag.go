@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/locald/locald/internal/config"
+	"github.com/locald/locald/internal/state"
 )
 
 // injected are the variables that services find in their environment. They say
@@ -17,6 +19,12 @@ var injected = []string{"LOCALD_RUN", "LOCALD_SERVICE", "LOCALD_PROJECT", "LOCAL
 
 // prepare fills in what the environment says of flags that were not given.
 func (a *app) prepare(cmd *cobra.Command, _ []string) error {
+	if err := state.Refused(a.getenv); err != nil {
+		return err
+	}
+	if cmd.Flags().Changed("sandbox") && a.global.sandbox == "" {
+		return usage(cmd, "--sandbox: the name is empty, and without one it would be your own daemon")
+	}
 	if profiles := a.getenv("LOCALD_PROFILES"); profiles != "" && !cmd.Flags().Changed("profile") {
 		a.global.profiles = strings.FieldsFunc(profiles, func(r rune) bool { return r == ',' || r == ' ' })
 	}
@@ -28,8 +36,9 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 			return
 		}
 		if err := cmd.Flags().Set(f.Name, value); err != nil && wrong == nil {
-			wrong = usage(cmd, "%s=%s: %v", name, value, err)
+			wrong = usage(cmd, "%s=%s: %s", name, value, plainly(err))
 		}
+		f.Changed = false // what is typed wins, also over what it cannot be given with
 	})
 	if wrong != nil {
 		return wrong
@@ -39,6 +48,11 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	}
 	return nil
 }
+
+var parsing = regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": `)
+
+// plainly is an error without the names of the functions that it comes from.
+func plainly(err error) string { return parsing.ReplaceAllString(err.Error(), "") }
 
 // exclusive is an error when more than one of the flags was given.
 func exclusive(cmd *cobra.Command, names ...string) error {

@@ -131,7 +131,7 @@ func (b *bench) serve(table ipc.Table) {
 	if _, ok := table[ipc.CallPing]; !ok {
 		table[ipc.CallPing] = ipc.Answer(func(context.Context, ipc.NoArgs) (ipc.Daemon, error) {
 			return ipc.Daemon{
-				PID: 4711, Version: "0.1.0", Protocol: ipc.Protocol, StartedAt: fixedNow.Add(-time.Hour),
+				PID: 4711, Version: "0.1.0", Protocol: ipc.Protocol, StartedAt: fixedNow.Add(-time.Hour).Format(time.RFC3339Nano),
 				State: "/home/ana/.local/share/locald", Socket: "/tmp/locald.sock", Log: "/tmp/locald.log", Wanted: 2, Restored: true,
 			}, nil
 		})

@@ -88,6 +88,8 @@ func (v *liveView) show(e ipc.Event, _ []byte) {
 		v.draw("")
 	case e.Event == ipc.EventStopping && e.Message != "":
 		v.draw(eventText(e, v.paint) + "\n")
+	case hintText(e) != "":
+		v.draw(hintText(e))
 	case first:
 		v.draw("")
 	}

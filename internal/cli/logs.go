@@ -89,9 +89,16 @@ func (a *app) runLogs(cmd *cobra.Command, names []string, flags logsFlags) error
 func (a *app) logsArgs(cmd *cobra.Command, flags logsFlags) (ipc.LogsArgs, error) {
 	args := flags.args
 	args.Stream = flags.stream.value
+	args.Output = flags.raw
 	args.Tail = -1
-	if _, _, terminal := a.stdout.terminal(); terminal {
+	_, _, terminal := a.stdout.terminal()
+	asked := flags.tail != "" || flags.since != "" || flags.until != "" || args.After > 0 || args.Run != ""
+	switch {
+	case terminal:
 		args.Tail = terminalTail
+	case !asked:
+		args.Run = "recent"
+		return a.checkLogs(cmd, args)
 	}
 	switch n, err := strconv.Atoi(flags.tail); {
 	case flags.tail == "":
@@ -109,11 +116,15 @@ func (a *app) logsArgs(cmd *cobra.Command, flags logsFlags) (ipc.LogsArgs, error
 	if args.Until, err = a.moment(flags.until); err != nil {
 		return args, usage(cmd, "--until %v", err)
 	}
-	if _, err := regexp.Compile(args.Grep); err != nil {
-		return args, usage(cmd, "--grep %v", err)
-	}
 	if n, err := strconv.Atoi(args.Run); args.Run != "" && args.Run != "current" && args.Run != "previous" && (err != nil || n < 1) {
 		return args, usage(cmd, "--run %s: it is current, previous or a number", args.Run)
+	}
+	return a.checkLogs(cmd, args)
+}
+
+func (a *app) checkLogs(cmd *cobra.Command, args ipc.LogsArgs) (ipc.LogsArgs, error) {
+	if _, err := regexp.Compile(args.Grep); err != nil {
+		return args, usage(cmd, "--grep %v", err)
 	}
 	return args, nil
 }

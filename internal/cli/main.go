@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/locald/locald/internal/config"
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
 )
@@ -68,6 +69,7 @@ type ServeOptions struct {
 // returns the exit status, as docs/manual/commands.md has them.
 func Main(ctx context.Context, args []string, io IO, hooks Hooks) int {
 	a := newApp(io, hooks)
+	a.args = args
 	ctx, stop := a.signals.watch(ctx, io.Signals)
 	defer stop()
 	root := a.root()
@@ -84,6 +86,7 @@ type app struct {
 	stdin   io.Reader
 	stdout  *output
 	stderr  *output
+	args    []string
 	environ []string
 	dir     string
 	now     func() time.Time
@@ -190,7 +193,7 @@ containers and databases, as locald.toml describes them.`,
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage(cmd, "%v", err)
+		return usage(cmd, "%s", plainly(err))
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&a.global.directory, "directory", "C", "", "the directory to begin in")
@@ -233,9 +236,14 @@ func group(c *cobra.Command, commands ...*cobra.Command) *cobra.Command {
 
 func unknownCommand(cmd *cobra.Command, name string) error {
 	err := usage(cmd, "unknown command %q", name)
-	cmd.SuggestionsMinimumDistance = 2
-	if near := cmd.SuggestionsFor(name); len(near) > 0 {
-		err.Hint = cmd.CommandPath() + " " + near[0]
+	var names []string
+	for _, c := range cmd.Commands() {
+		if !c.Hidden {
+			names = append(names, c.Name())
+		}
+	}
+	if near := config.Nearest(name, names); near != "" {
+		err.Hint = cmd.CommandPath() + " " + near
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/locald/locald/internal/config"
+	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
 )
 
@@ -28,6 +29,29 @@ func (a *app) project() (ipc.Project, error) {
 		p.File = file
 	}
 	return p, nil
+}
+
+// recorded is the project that a command is about, for those that stop or show
+// what runs: where the file or its directory is gone, the one on record there.
+func (a *app) recorded() (ipc.Project, error) {
+	p, err := a.project()
+	if err == nil || a.global.file != "" {
+		return p, err
+	}
+	places, unknown := a.places()
+	if unknown != nil {
+		return p, err
+	}
+	dir := filepath.Clean(a.workdir())
+	if real, gone := filepath.EvalSymlinks(dir); gone == nil {
+		dir = real
+	}
+	for _, known := range (state.Store{Dir: places.Dir}).Look().Projects {
+		if known.Dir == dir {
+			return ipc.Project{Dir: known.Dir, File: known.File, Profiles: a.global.profiles}, nil
+		}
+	}
+	return p, err
 }
 
 // load reads the project's file.

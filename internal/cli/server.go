@@ -254,7 +254,9 @@ func (a *app) serverText(d ipc.Daemon) string {
 		line("daemon", "running")
 		line("process", strconv.Itoa(d.PID))
 		line("version", d.Version)
-		line("since", d.StartedAt.In(a.now().Location()).Format(time.DateTime)+" ("+coarse(a.now().Sub(d.StartedAt))+")")
+		if began, err := time.Parse(time.RFC3339Nano, d.StartedAt); err == nil {
+			line("since", began.In(a.now().Location()).Format(time.DateTime)+" ("+coarse(a.now().Sub(began))+")")
+		}
 		line("services", strconv.Itoa(d.Wanted)+" wanted")
 	}
 	line("socket", d.Socket)

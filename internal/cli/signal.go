@@ -53,7 +53,7 @@ func (s *signals) deliver(sig os.Signal, cancel context.CancelCauseFunc) {
 		return
 	}
 	number, ok := sig.(syscall.Signal)
-	if ok && (number == syscall.SIGINT || number == syscall.SIGTERM || number == syscall.SIGHUP) {
+	if ok && (isEnd(number)) {
 		cancel(&interrupt{number})
 	}
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/locald/locald/internal/config"
 	"github.com/locald/locald/ipc"
 )
 
@@ -60,7 +62,7 @@ wanted here.`,
 }
 
 func (a *app) statusOnce(ctx context.Context, names []string, flags statusFlags) error {
-	project, err := a.project()
+	project, err := a.recorded()
 	if err != nil {
 		return err
 	}
@@ -93,16 +95,12 @@ func (a *app) idleStatus(names []string) (ipc.Status, error) {
 	if err != nil {
 		return ipc.Status{}, err
 	}
-	status := ipc.Status{Version: 1, Project: ipc.ProjectName{Name: project.Name, Dir: project.Dir}, Services: []ipc.Service{}}
-	named := map[string]bool{}
-	for _, name := range names {
-		if project.Service(name) == nil {
-			return status, &ipc.Error{Code: ipc.CodeUnknownService, Service: name, Message: fmt.Sprintf("no service %q in %s", name, project.File)}
-		}
-		named[name] = true
+	status := ipc.Status{Version: 1, Project: ipc.ProjectName{Name: project.Name, Dir: project.Dir, Label: project.Name}, Services: []ipc.Service{}}
+	if err := unknownAmong(names, project); err != nil {
+		return status, err
 	}
 	for _, s := range project.Services {
-		if len(names) > 0 && !named[s.Name] {
+		if len(names) > 0 && !slices.Contains(names, s.Name) {
 			continue
 		}
 		deps := []string{}
@@ -114,6 +112,25 @@ func (a *app) idleStatus(names []string) (ipc.Status, error) {
 		})
 	}
 	return status, nil
+}
+
+// unknownAmong is the error for the first name that no service of a project has.
+func unknownAmong(names []string, project *config.Project) error {
+	for _, name := range names {
+		if project.Service(name) == nil {
+			return &ipc.Error{Code: ipc.CodeUnknownService, Service: name, Message: "no such service: " + name, Hint: project.Suggest(name)}
+		}
+	}
+	return nil
+}
+
+// checkNames is unknownAmong for the project's file, if that can be read.
+func (a *app) checkNames(names []string) error {
+	project, err := a.load()
+	if err != nil {
+		return nil //nolint:nilerr // what is not wanted can be stopped without it
+	}
+	return unknownAmong(names, project)
 }
 
 // verdict is the exit status that a status asks for.
@@ -280,7 +297,7 @@ func (r *repaint) show(text string) {
 }
 
 func (a *app) statusHistory(ctx context.Context, names []string, flags statusFlags) error {
-	project, err := a.project()
+	project, err := a.recorded()
 	if err != nil {
 		return err
 	}
@@ -300,6 +317,10 @@ func (a *app) statusHistory(ctx context.Context, names []string, flags statusFla
 	t := newTable("NAME", "RUN", "STARTED", "READY AFTER", "LASTED", "EXIT", "REASON")
 	for _, r := range history.Runs {
 		t.row(r.Service, strconv.Itoa(r.Run), a.shortTime(r.Start), between(r.Start, r.Ready), between(r.Start, r.End), exitText(r), r.Reason)
+	}
+	if len(t.rows) == 0 {
+		a.stdout.say("there was no run yet\n")
+		return nil
 	}
 	a.stdout.say(t.text(a.paint(a.stdout), columns))
 	return nil
@@ -343,7 +364,7 @@ func (a *app) statusAll(ctx context.Context, flags statusFlags) error {
 	if err := client.Call(ctx, ipc.CallList, ipc.NoArgs{}, &all); err != nil {
 		return err
 	}
-	wanted := 0
+	wanted, stray := 0, ""
 	t := newTable("PROJECT", "READY", "FAILED", "USED", "DIRECTORY")
 	for _, p := range all.Projects {
 		wanted += p.Wanted
@@ -353,6 +374,9 @@ func (a *app) statusAll(ctx context.Context, flags statusFlags) error {
 		}
 		if p.Missing {
 			dir += " (gone)"
+			if p.Wanted > 0 {
+				stray = p.Dir
+			}
 		}
 		t.row(name, fmt.Sprintf("%d/%d", p.Ready, p.Wanted), count(p.Failed), coarse(a.now().Sub(p.UsedAt)), dir)
 	}
@@ -361,6 +385,9 @@ func (a *app) statusAll(ctx context.Context, flags statusFlags) error {
 		a.stdout.say(jsonLine(all))
 	case len(t.rows) > 0:
 		a.stdout.say(t.text(a.paint(a.stdout), 0))
+		if stray != "" {
+			a.stderr.say("hint: locald -C " + safe(stray) + " down\n")
+		}
 	}
 	if wanted == 0 {
 		if !flags.json {

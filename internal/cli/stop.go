@@ -16,7 +16,7 @@ func (a *app) stop() *cobra.Command {
 		Args:              services(1, -1),
 		ValidArgsFunction: a.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			project, err := a.project()
+			project, err := a.recorded()
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"os"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -78,7 +80,7 @@ func (a *app) runUp(cmd *cobra.Command, names []string, flags upFlags) error {
 	case flags.foreground:
 		return a.foreground(ctx, client, args, how)
 	case flags.follow:
-		return a.bootAndFollow(ctx, client, args, a.followLogs(args), how, nil)
+		return a.bootAndFollow(ctx, client, args, a.followLogs(args), how, nil, &announced{})
 	}
 	return a.boot(ctx, client, ipc.CallUp, args, how)
 }
@@ -118,19 +120,19 @@ func (a *app) followLogs(args ipc.UpArgs) ipc.LogsArgs {
 // bootAndFollow is up and then logs -f, from the first event on, so that what
 // services write while they start is seen too. It ends with the logs, with a
 // failure, or with ctx. What was printed is noted in seen.
-func (a *app) bootAndFollow(ctx context.Context, client *ipc.Client, args ipc.UpArgs, logs ipc.LogsArgs, how bootStyle, seen map[string]uint64) error {
+func (a *app) bootAndFollow(ctx context.Context, client *ipc.Client, args ipc.UpArgs, logs ipc.LogsArgs, how bootStyle, seen map[string]uint64, v *announced) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	followed := make(chan error, 1)
-	v := &announced{view: a.view(how), first: func() {
+	v.view, v.first = a.view(how), func() {
 		go func() {
 			defer close(followed)
 			names := a.names(ctx, client, args.Project, args.Services)
 			followed <- a.printLogs(ctx, client, logs, logStyle{json: how.json, names: names, seen: seen})
 		}()
-	}}
+	}
 	last, err := follow(ctx, client, ipc.CallUp, args, v)
-	if err == nil {
+	if err == nil && !v.isMuted() {
 		err = a.conclude(last, how)
 	}
 	if err != nil {
@@ -144,15 +146,45 @@ func (a *app) bootAndFollow(ctx context.Context, client *ipc.Client, args ipc.Up
 	return <-followed
 }
 
-// announced is a view that says when it has seen the first event.
+// announced is a view that says when it has seen the first event, and knows
+// which services it has seen to start.
 type announced struct {
 	view
 	first     func()
 	announced bool
+
+	mu     sync.Mutex
+	muted  bool
+	starts []string
+}
+
+// mute ends what is shown, and returns what has been seen to start.
+func (v *announced) mute() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.muted = true
+	return v.starts
+}
+
+func (v *announced) isMuted() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.muted
 }
 
 func (v *announced) show(e ipc.Event, raw []byte) {
-	v.view.show(e, raw)
+	v.mu.Lock()
+	switch e.Event {
+	case ipc.EventPending, ipc.EventPreparing, ipc.EventStarting, ipc.EventStarted:
+		if e.Service != "" && !slices.Contains(v.starts, e.Service) {
+			v.starts = append(v.starts, e.Service)
+		}
+	}
+	muted := v.muted
+	v.mu.Unlock()
+	if !muted {
+		v.view.show(e, raw)
+	}
 	if !v.announced {
 		v.announced = true
 		v.first()
@@ -169,9 +201,10 @@ func (a *app) foreground(ctx context.Context, client *ipc.Client, args ipc.UpArg
 	logs := a.followLogs(args)
 	seen := map[string]uint64{}
 	ended := make(chan error, 1)
+	boot := &announced{}
 	go func() {
 		defer close(ended)
-		ended <- a.bootAndFollow(following, client, args, logs, how, seen)
+		ended <- a.bootAndFollow(following, client, args, logs, how, seen, boot)
 	}()
 	for {
 		select {
@@ -180,6 +213,9 @@ func (a *app) foreground(ctx context.Context, client *ipc.Client, args ipc.UpArg
 		case sig := <-interrupts:
 			if !isEnd(sig) {
 				continue
+			}
+			if started := boot.mute(); len(args.Services) > 0 {
+				args.Services = append(slices.Clone(args.Services), started...)
 			}
 			err := a.takeDown(ctx, client, args, interrupts, how)
 			cancel()

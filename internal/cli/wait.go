@@ -29,9 +29,12 @@ time is over. It starts nothing.`,
 			}
 			client, err := a.connect(cmd.Context(), startIfWanted)
 			if errors.Is(err, ipc.ErrNoDaemon) {
+				if _, err := a.idleStatus(args); err != nil {
+					return err
+				}
 				return &ipc.Error{
 					Code: ipc.CodeDaemonUnavailable, Exit: exitFailed,
-					Message: "no daemon is running and nothing is wanted, so there is nothing to wait for", Hint: "locald up",
+					Message: "nothing is wanted here, so there is nothing to wait for", Hint: "locald up",
 				}
 			}
 			if err != nil {

@@ -31,6 +31,18 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
+// Suggest is the hint for a name that no service has.
+func (p *Project) Suggest(name string) string {
+	names := make([]string, len(p.Services))
+	for i, s := range p.Services {
+		names[i] = s.Name
+	}
+	if near := Nearest(name, names); near != "" {
+		return "did you mean " + near + "?"
+	}
+	return "services: " + strings.Join(names, ", ")
+}
+
 // didYouMean is the hint for word, or, when nothing is near, all the
 // candidates if they are few.
 func didYouMean(word string, candidates []string, what string) string {

@@ -32,6 +32,9 @@ func service(f project.Facts, s supervisor.Status, known bool, v supervisor.View
 		out.Desired = "up"
 	}
 	out.State, out.Health = shown(s), health(f, s)
+	if s.Stale() && s.Want.Up && s.Phase == supervisor.Stopped {
+		out.State = "pending" // it has not heard of it yet
+	}
 	out.Run, out.Restarts = s.Run, s.Restarts
 	out.Code, out.Hint = s.Code, s.Hint
 	if s.Phase.Live() {

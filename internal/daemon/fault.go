@@ -38,7 +38,7 @@ func fault(err error) error {
 			}
 		}
 	case errors.As(err, &known):
-		e.Code, e.Hint = known.Code, known.Hint
+		e.Code, e.Hint, e.Service = known.Code, known.Hint, known.Service
 	case errors.As(err, &damaged):
 		e.Code = ipc.CodeStateDamaged
 	case errors.Is(err, runtime.ErrUnavailable):

@@ -16,15 +16,16 @@ import (
 // lastLines is how much of what a failed service wrote comes with its failure.
 const lastLines = 20
 
-// linger is how long those who wait go on after the first failure, so that
-// what starts beside it is seen to start.
-const linger = 5 * time.Second
+// linger is how long an up goes on after the first failure, so that what starts
+// beside it is seen to start.
+const linger = 2 * time.Second
 
 // goal is where the services that somebody waits for have to come.
 type goal struct {
 	names []string
 	met   func(supervisor.Status) bool
 	ends  bool     // met by an end, so one that is being stopped is on its way
+	once  bool     // decided by the first failure
 	down  []string // of which nothing may be left
 }
 
@@ -62,9 +63,11 @@ func (f *follower) judge(g goal) verdict {
 		why, lost := f.view.Blocked(name)
 		switch {
 		case !known:
-			v.failed = append(v.failed, name+" is not there")
+			v.failed = append(v.failed, name+" is not up")
 		case s.Stale():
 			v.open = append(v.open, name)
+		case g.ends && s.Phase == supervisor.Failed:
+			v.failed = append(v.failed, name+" failed")
 		case g.met(s):
 		case s.Hopeless():
 			v.failed = append(v.failed, name+" failed")
@@ -73,7 +76,7 @@ func (f *follower) judge(g goal) verdict {
 		case s.Phase == supervisor.Finished && s.Generation == s.Want.Generation:
 			v.failed = append(v.failed, name+" has ended")
 		case s.Phase == supervisor.Waiting && lost:
-			v.failed = append(v.failed, name+" "+why)
+			v.failed = append(v.failed, name+": "+why)
 		default:
 			v.open = append(v.open, name)
 		}
@@ -119,6 +122,9 @@ func (f *follower) until(ctx context.Context, sub *supervisor.Subscription, g go
 	for {
 		v := f.judge(g)
 		if v.done {
+			return v, nil
+		}
+		if g.once && len(v.failed) > 0 {
 			return v, nil
 		}
 		now := time.Now()
@@ -225,7 +231,7 @@ func (f *follower) overdue(v verdict, limit time.Duration) *ipc.Error {
 			code = ipc.CodeProbeTimeout
 			waits = append(waits, name+": "+s.Detail)
 		case s.Phase == supervisor.Waiting:
-			waits = append(waits, name+" "+why)
+			waits = append(waits, name+": "+why)
 		default:
 			waits = append(waits, name+" is "+shown(s))
 		}

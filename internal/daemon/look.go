@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,8 +27,32 @@ import (
 // settleLimit is how long after a restore a status waits for what it starts.
 const settleLimit = 30 * time.Second
 
+// look is the project of a directory, for those who only look. One of which
+// nothing is on record is what its file says, and a file that cannot be read is
+// an error.
+func (d *Daemon) look(of ipc.Project) (*project.Project, error) {
+	p, err := d.open(of)
+	if err != nil {
+		return nil, err
+	}
+	if p.Record().UsedAt.IsZero() {
+		if _, err := p.Config(); err != nil {
+			return nil, fault(err)
+		}
+	}
+	return p, nil
+}
+
+// awaitWishes returns once what is wanted is known again after a restart.
+func (d *Daemon) awaitWishes(ctx context.Context) {
+	select {
+	case <-d.applied:
+	case <-ctx.Done():
+	}
+}
+
 func (d *Daemon) status(ctx context.Context, a ipc.StatusArgs) (ipc.Status, error) {
-	p, err := d.open(a.Project)
+	p, err := d.look(a.Project)
 	if err != nil {
 		return ipc.Status{}, fault(err)
 	}
@@ -62,9 +87,8 @@ func (d *Daemon) lost(p *project.Project) error {
 // settle waits until a restore under way has brought a project's services to
 // rest, or has had its time.
 func (d *Daemon) settle(ctx context.Context, p *project.Project) {
-	select {
-	case <-d.applied:
-	case <-ctx.Done():
+	d.awaitWishes(ctx)
+	if ctx.Err() != nil {
 		return
 	}
 	rested, revived := d.rested[p.ID()]
@@ -101,7 +125,7 @@ func (d *Daemon) statusOf(p *project.Project, names []string, reveal bool) *ipc.
 	}
 	status := &ipc.Status{
 		Version: 1, Project: d.name(p),
-		Daemon:   ipc.DaemonName{PID: os.Getpid(), Version: d.options.Version, StartedAt: &d.began},
+		Daemon:   ipc.DaemonName{PID: os.Getpid(), Version: d.options.Version, StartedAt: stamp(d.began)},
 		Services: []ipc.Service{},
 	}
 	view := p.View()
@@ -118,17 +142,45 @@ func (d *Daemon) statusOf(p *project.Project, names []string, reveal bool) *ipc.
 // name is a project as people tell it from others.
 func (d *Daemon) name(p *project.Project) ipc.ProjectName {
 	r := p.Record()
-	name := ipc.ProjectName{Name: r.Name, Dir: r.Dir, Label: r.Name}
-	for _, other := range d.known() {
-		if o := other.Record(); o.Name == r.Name && o.Dir != r.Dir && filepath.Base(r.Dir) != r.Name {
-			name.Label = fmt.Sprintf("%s (%s)", r.Name, filepath.Base(r.Dir))
+	name := ipc.ProjectName{Name: r.Name, Dir: r.Dir}
+	if r.UsedAt.IsZero() { // it goes by its file until something is wanted
+		if conf, err := p.Config(); err == nil {
+			name.Name = conf.Name
 		}
 	}
+	var others []string
+	for _, other := range d.known() {
+		if o := other.Record(); o.Name == name.Name && o.Dir != r.Dir {
+			others = append(others, o.Dir)
+		}
+	}
+	name.Label = label(name.Name, r.Dir, others)
 	return name
 }
 
+// label tells a project from those of its name: by as much of the end of its
+// directory as the others do not have. One whose directory has its name, and no
+// other's, needs no more.
+func label(name, dir string, others []string) string {
+	if len(others) == 0 {
+		return name
+	}
+	parts := strings.Split(strings.Trim(dir, "/"), "/")
+	for n := 1; n <= len(parts); n++ {
+		end := strings.Join(parts[len(parts)-n:], "/")
+		if slices.ContainsFunc(others, func(o string) bool { return strings.HasSuffix(o, "/"+end) }) {
+			continue
+		}
+		if end == name {
+			return name
+		}
+		return fmt.Sprintf("%s (%s)", name, end)
+	}
+	return fmt.Sprintf("%s (%s)", name, dir)
+}
+
 func (d *Daemon) watch(ctx context.Context, a ipc.StatusArgs, send func(ipc.Status) error) error {
-	p, err := d.open(a.Project)
+	p, err := d.look(a.Project)
 	if err != nil {
 		return fault(err)
 	}
@@ -141,10 +193,15 @@ func (d *Daemon) watch(ctx context.Context, a ipc.StatusArgs, send func(ipc.Stat
 	}
 	sub, end := p.Watch()
 	defer end()
+	var last *ipc.Status
 	for {
 		turned := d.doubts.next()
-		if err := send(*d.statusOf(p, names, a.Reveal)); err != nil {
-			return err
+		now := d.statusOf(p, names, a.Reveal)
+		if last == nil || !reflect.DeepEqual(now, last) {
+			if err := send(*now); err != nil {
+				return err
+			}
+			last = now
 		}
 		if awaitChange(ctx, sub, turned) != nil {
 			return nil // the client has seen enough
@@ -173,7 +230,8 @@ func awaitChange(ctx context.Context, sub *supervisor.Subscription, turned <-cha
 	return err
 }
 
-func (d *Daemon) list(context.Context, ipc.NoArgs) (ipc.Projects, error) {
+func (d *Daemon) list(ctx context.Context, _ ipc.NoArgs) (ipc.Projects, error) {
+	d.awaitWishes(ctx)
 	all := ipc.Projects{Projects: []ipc.ProjectSummary{}}
 	for _, p := range d.known() {
 		r := p.Record()
@@ -202,7 +260,7 @@ func (d *Daemon) list(context.Context, ipc.NoArgs) (ipc.Projects, error) {
 }
 
 func (d *Daemon) history(_ context.Context, a ipc.HistoryArgs) (ipc.History, error) {
-	p, err := d.open(a.Project)
+	p, err := d.look(a.Project)
 	if err != nil {
 		return ipc.History{}, fault(err)
 	}
@@ -249,7 +307,7 @@ func masked(name, value string) string {
 }
 
 func (d *Daemon) logs(ctx context.Context, a ipc.LogsArgs, send func(ipc.LogLine) error) error {
-	p, err := d.open(a.Project)
+	p, err := d.look(a.Project)
 	if err != nil {
 		return fault(err)
 	}
@@ -266,14 +324,14 @@ func (d *Daemon) logs(ctx context.Context, a ipc.LogsArgs, send func(ipc.LogLine
 		queries[i] = q
 	}
 	if a.Follow {
-		return followLogs(ctx, p, names, queries, send)
+		return followLogs(ctx, p, names, queries, newcomers(a), send)
 	}
 	return readLogs(ctx, p, names, queries, send)
 }
 
 // query is what to read of one service's log.
 func query(a ipc.LogsArgs, s supervisor.Status, lastRun int) (logs.Query, error) {
-	q := logs.Query{Tail: a.Tail, After: a.After, Stream: logs.Stream(a.Stream)}
+	q := logs.Query{Tail: a.Tail, After: a.After, Stream: logs.Stream(a.Stream), Output: a.Output}
 	current := max(s.Run, lastRun)
 	var err error
 	if q.Since, err = when(a.Since, "--since"); err != nil {
@@ -294,10 +352,8 @@ func query(a ipc.LogsArgs, s supervisor.Status, lastRun int) (logs.Query, error)
 	}
 	switch a.Run {
 	case "":
+	case "recent":
 		q.FromRun = max(current-1, 0)
-		if a.Follow || a.After > 0 || a.Since != "" {
-			q.FromRun = 0
-		}
 	case "current":
 		q.FromRun, q.ToRun = current, current
 	case "previous":
@@ -308,7 +364,7 @@ func query(a ipc.LogsArgs, s supervisor.Status, lastRun int) (logs.Query, error)
 	default:
 		n, err := strconv.Atoi(a.Run)
 		if err != nil || n < 1 {
-			return q, invalid("--run", fmt.Errorf("%q is not current, previous or a number", a.Run), "--run previous")
+			return q, invalid("--run", fmt.Errorf("%q is not current, previous, recent or a number", a.Run), "--run previous")
 		}
 		q.FromRun, q.ToRun = n, n
 	}
@@ -364,6 +420,35 @@ func mergeLogs(ctx context.Context, p *project.Project, names []string, queries 
 	return errors.Join(errs...)
 }
 
+// awaitServices tells of each service of a project that is not among names, until
+// ctx ends.
+func awaitServices(ctx context.Context, p *project.Project, names []string, came func(name string)) {
+	sub, end := p.Watch()
+	defer end()
+	known := map[string]bool{}
+	for _, n := range names {
+		known[n] = true
+	}
+	meet := func(s supervisor.Status) {
+		if !known[s.Service] {
+			known[s.Service] = true
+			came(s.Service)
+		}
+	}
+	for _, s := range sub.Snapshot {
+		meet(s)
+	}
+	for {
+		changes, err := sub.Next(ctx)
+		if err != nil {
+			return
+		}
+		for _, c := range changes {
+			meet(c.Status)
+		}
+	}
+}
+
 // source is the log of one service on its way into a merge.
 type source struct {
 	lines chan ipc.LogLine
@@ -411,15 +496,31 @@ func merge(sources []*source, send func(ipc.LogLine) error) error {
 	}
 }
 
-// followLogs sends what is there and then what comes, each service by itself.
-func followLogs(ctx context.Context, p *project.Project, names []string, queries []logs.Query, send func(ipc.LogLine) error) error {
+// newcomers is what to follow of a service that comes while all are followed;
+// nil when those that were named are, or only up to a time.
+func newcomers(a ipc.LogsArgs) *logs.Query {
+	if len(a.Services) > 0 || a.Until != "" {
+		return nil
+	}
+	a.Run = ""
+	q, err := query(a, supervisor.Status{}, 0)
+	if err != nil {
+		return nil
+	}
+	q.Tail, q.After = -1, 0
+	return &q
+}
+
+// followLogs sends what is there and then what comes, each service by itself,
+// and with other not nil also of services that come later.
+func followLogs(ctx context.Context, p *project.Project, names []string, queries []logs.Query, other *logs.Query, send func(ipc.LogLine) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var turn sync.Mutex
 	var following sync.WaitGroup
-	for i, n := range names {
+	follow := func(n string, q logs.Query) {
 		following.Go(func() {
-			err := logs.OpenReader(p.Log(n)).Follow(ctx, queries[i], func(batch []logs.Line) error {
+			err := logs.OpenReader(p.Log(n)).Follow(ctx, q, func(batch []logs.Line) error {
 				turn.Lock()
 				defer turn.Unlock()
 				for _, l := range batch {
@@ -432,6 +533,14 @@ func followLogs(ctx context.Context, p *project.Project, names []string, queries
 			if err != nil {
 				cancel(err)
 			}
+		})
+	}
+	for i, n := range names {
+		follow(n, queries[i])
+	}
+	if other != nil {
+		following.Go(func() {
+			awaitServices(ctx, p, names, func(n string) { follow(n, *other) })
 		})
 	}
 	following.Wait()

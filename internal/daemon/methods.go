@@ -63,7 +63,7 @@ func ended(exit int, status *ipc.Status, message string) ipc.Event {
 
 func (d *Daemon) ping(context.Context, ipc.NoArgs) (ipc.Daemon, error) {
 	answer := ipc.Daemon{
-		PID: os.Getpid(), Version: d.options.Version, Protocol: ipc.Protocol, StartedAt: d.began,
+		PID: os.Getpid(), Version: d.options.Version, Protocol: ipc.Protocol, StartedAt: stamp(d.began),
 		State: d.options.Places.Dir, Socket: d.socket, Log: d.options.Places.Log, Restored: d.restored(),
 	}
 	for _, p := range d.known() {
@@ -89,6 +89,7 @@ func (d *Daemon) plan(ctx context.Context, a ipc.UpArgs) (ipc.Plan, error) {
 	if err != nil {
 		return ipc.Plan{}, err
 	}
+	d.awaitWishes(ctx)
 	p, err := d.open(a.Project)
 	if err != nil {
 		return ipc.Plan{}, fault(err)
@@ -215,7 +216,13 @@ func (d *Daemon) down(ctx context.Context, a ipc.DownArgs, send func(ipc.Event) 
 	if len(names) > 0 {
 		also := p.Dependents(names)
 		for _, n := range also {
-			note := ipc.Event{Time: time.Now().UTC(), Service: n, Event: ipc.EventNote, Message: "stop: depends on " + strings.Join(names, ", ")}
+			var on []string // that stops too
+			for _, dep := range p.View().Deps[n] {
+				if slices.Contains(names, dep.Service) || slices.Contains(also, dep.Service) {
+					on = append(on, dep.Service)
+				}
+			}
+			note := ipc.Event{Time: time.Now().UTC(), Service: n, Event: ipc.EventNote, Message: "stop: depends on " + strings.Join(on, ", ")}
 			if err := send(note); err != nil {
 				return ipc.Event{}, err
 			}
@@ -305,7 +312,8 @@ func (d *Daemon) wait(ctx context.Context, a ipc.WaitArgs, send func(ipc.Event) 
 	if err != nil {
 		return ipc.Event{}, err
 	}
-	p, err := d.open(a.Project)
+	d.awaitWishes(ctx)
+	p, err := d.look(a.Project)
 	if err != nil {
 		return ipc.Event{}, err
 	}
@@ -317,7 +325,12 @@ func (d *Daemon) wait(ctx context.Context, a ipc.WaitArgs, send func(ipc.Event) 
 		record := p.Record()
 		names = slices.DeleteFunc(names, func(n string) bool { return !record.Wants[n] })
 	}
-	g := goal{names: names, met: isUp}
+	if len(names) == 0 {
+		e := ended(1, nil, "nothing is wanted here, so there is nothing to wait for")
+		e.Hint = "locald up"
+		return e, nil
+	}
+	g := goal{names: names, met: isUp, once: true}
 	switch a.For {
 	case "", "ready":
 	case "exited":
@@ -346,6 +359,7 @@ func (d *Daemon) wait(ctx context.Context, a ipc.WaitArgs, send func(ipc.Event) 
 }
 
 func (d *Daemon) run(ctx context.Context, a ipc.RunArgs, send func(ipc.Event) error) (ipc.Event, error) {
+	d.awaitWishes(ctx)
 	p, err := d.open(a.Project)
 	if err != nil {
 		return ipc.Event{}, err

@@ -20,7 +20,7 @@ type filter struct {
 }
 
 func newFilter(q Query) filter {
-	f := filter{after: q.After, from: q.FromRun, to: q.ToRun, stream: q.Stream, grep: q.Grep}
+	f := filter{after: q.After, from: q.FromRun, to: q.ToRun, stream: q.Stream, output: q.Output, grep: q.Grep}
 	if !q.Since.IsZero() {
 		f.since = q.Since.UnixNano()
 	}

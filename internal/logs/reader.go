@@ -35,6 +35,7 @@ type Query struct {
 	After        uint64    // only higher numbers
 	Grep         *regexp.Regexp
 	Stream       Stream // empty is all
+	Output       bool   // only Stdout and Stderr
 	FromRun      int    // the first run; 0 is open
 	ToRun        int    // the last run; 0 is open
 }

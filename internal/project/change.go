@@ -7,7 +7,6 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/locald/locald/internal/config"
@@ -114,17 +113,7 @@ func (p *Project) plan(d draft, ask Ask) []supervisor.Step {
 
 // unknown is the error for a name that a configuration does not have.
 func unknown(name string, conf *config.Project) error {
-	names := make([]string, len(conf.Services))
-	for i, c := range conf.Services {
-		names[i] = c.Name
-	}
-	f := &runtime.Fault{Code: "unknown_service", Err: fmt.Errorf("%w: %s", ErrUnknownService, name)}
-	if near := config.Nearest(name, names); near != "" {
-		f.Hint = "did you mean " + near + "?"
-	} else {
-		f.Hint = "services: " + strings.Join(names, ", ")
-	}
-	return f
+	return &runtime.Fault{Code: "unknown_service", Service: name, Err: fmt.Errorf("%w: %s", ErrUnknownService, name), Hint: conf.Suggest(name)}
 }
 
 // active reports whether a service is one that up starts without being named.

@@ -65,11 +65,26 @@ func (s *service) facts() Facts {
 	for _, d := range c.DependsOn {
 		f.DependsOn = append(f.DependsOn, d.Service)
 	}
-	f.Checked = c.Type != config.TypeTask && c.Type != config.TypeWorker && !c.Health.None || c.Health.Written && !c.Health.None
+	f.Checked = s.checked()
 	if run := s.project.given.last(c.Name); run != nil {
 		f.Hidden = run.hidden
 	}
 	return f
+}
+
+// checked reports whether anything but being alive is asked of the service; what
+// an image brings its instances tell.
+func (s *service) checked() bool {
+	c := s.conf
+	switch {
+	case c.Health.None:
+		return false
+	case c.Health.Written:
+		return true
+	case c.Type == config.TypeTask, c.Type == config.TypeWorker:
+		return false
+	}
+	return !s.contained() || s.inside("") != 0
 }
 
 // Taken is the services that do not run and a port of which somebody else has.

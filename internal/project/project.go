@@ -111,6 +111,9 @@ func story(before, now supervisor.Status) string {
 			return "stopped"
 		}
 	case supervisor.Preparing:
+		if before.Phase == supervisor.Stopping {
+			return "stopped; starting again"
+		}
 		if before.Phase.Live() && before.Run != 0 && now.Run != before.Run && now.Reason != "" {
 			return now.Reason + "; restarting"
 		}
@@ -243,7 +246,13 @@ func (p *Project) Known(names []string) ([]string, error) {
 		return nil, err
 	}
 	if len(names) > 0 {
-		return names, nil
+		var once []string
+		for _, n := range names {
+			if !slices.Contains(once, n) {
+				once = append(once, n)
+			}
+		}
+		return once, nil
 	}
 	var all []string
 	if conf, err := p.Config(); err == nil {

@@ -40,13 +40,11 @@ func Locate(getenv func(string) string, sandbox string) (Places, error) {
 		return Places{}, err
 	}
 	root := filepath.Join(home, "locald")
-	socket, active := getenv(SocketVar), getenv(SandboxVar) == "1"
+	if err := Refused(getenv); err != nil {
+		return Places{}, err
+	}
+	socket := getenv(SocketVar)
 	switch {
-	case socket != "" && !active:
-		return Places{}, &runtime.Fault{
-			Code: "invalid_request", Hint: "unset " + SocketVar + ", or use --sandbox NAME",
-			Err: fmt.Errorf("%s is set but %s is not 1: refused, so that no command reaches another daemon than you think", SocketVar, SandboxVar),
-		}
 	case sandbox != "" && !sandboxName.MatchString(sandbox):
 		return Places{}, &runtime.Fault{
 			Code: "invalid_request", Hint: "--sandbox dev",
@@ -63,6 +61,18 @@ func Locate(getenv func(string) string, sandbox string) (Places, error) {
 	p.PIDFile = filepath.Join(root, "locald.pid")
 	p.recorded()
 	return p, nil
+}
+
+// Refused is why no command may do anything in this environment; nil when it
+// may.
+func Refused(getenv func(string) string) error {
+	if getenv(SocketVar) == "" || getenv(SandboxVar) == "1" {
+		return nil
+	}
+	return &runtime.Fault{
+		Code: "invalid_request", Hint: "unset " + SocketVar + ", or use --sandbox NAME",
+		Err: fmt.Errorf("%s is set but %s is not 1: refused, so that no command reaches another daemon than you think", SocketVar, SandboxVar),
+	}
 }
 
 func dataHome(getenv func(string) string) (string, error) {

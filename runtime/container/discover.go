@@ -342,7 +342,7 @@ const codeUnavailable = "engine_unavailable"
 func hintInstall(p place) string {
 	switch {
 	case p.source == "DOCKER_HOST":
-		return "unset DOCKER_HOST"
+		return "unset DOCKER_HOST; locald server restart"
 	case strings.HasPrefix(p.source, "docker context"):
 		return "docker context use default"
 	case p.engine == namePodman:
@@ -372,7 +372,7 @@ func hintRestart(p place) string {
 
 func hintHost(p place) string {
 	if p.source == "DOCKER_HOST" {
-		return "unset DOCKER_HOST"
+		return "unset DOCKER_HOST; locald server restart"
 	}
 	return "docker context ls"
 }
