@@ -97,6 +97,9 @@ type Image struct {
 	CPUs       float64
 	Labels     map[string]string
 
+	// Engine allows mounts that give the container the engine itself.
+	Engine bool
+
 	// Reach lists TCP ports of the host's loopback that the container must be
 	// able to reach at host.docker.internal.
 	Reach []int

@@ -53,7 +53,7 @@ func (s *signals) deliver(sig os.Signal, cancel context.CancelCauseFunc) {
 		return
 	}
 	number, ok := sig.(syscall.Signal)
-	if ok && (isEnd(number)) {
+	if ok && isEnd(number) {
 		cancel(&interrupt{number})
 	}
 }

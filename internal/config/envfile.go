@@ -109,7 +109,11 @@ func (r *envReader) quoted(at Pos, name string) (string, bool) {
 	behind, after, _ := strings.Cut(r.rest[end+1:], "\n")
 	behind = strings.TrimSpace(behind)
 	if behind != "" && behind[0] != '#' {
-		r.add(Pos{File: r.file, Line: r.line}, "", "%s: there is text behind the closing quote", name)
+		column := at.Column // of the name, where that is on the same line
+		if begin := strings.LastIndexByte(r.rest[:end], '\n'); begin >= 0 {
+			column = end - begin
+		}
+		r.add(Pos{File: r.file, Line: r.line, Column: column}, "", "%s: there is text behind the closing quote", name)
 	}
 	r.rest, r.line = after, r.line+1
 	if mark == '"' {

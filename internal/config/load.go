@@ -2,9 +2,12 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -558,7 +561,30 @@ func (d *decoder) finishHealth(s *Service, path string) {
 	if own && !s.HasPort() && !d.has("port") && !d.untyped[s.Name] {
 		d.addTo(s.Name, s.At["health"], "port = …", "%s.health: %s has no port", path, s.Name)
 	}
+	if s.Contained() && s.Network != "host" {
+		if n := portOfHealth(h); n > 0 && n != s.Port && !slices.Contains(slices.Collect(maps.Values(s.Ports)), n) {
+			d.addTo(s.Name, s.At["health"], fmt.Sprintf("ports = { health = %d }", n), "%s.health: port %d of %s is not published", path, n, s.Name)
+		}
+	}
 	if h.Notify && s.Contained() {
 		d.addTo(s.Name, s.At["health"], "", "%s.health: notify is for processes, and %s is a container", path, s.Name)
 	}
+}
+
+// portOfHealth is the port that a health check names by its number; 0 when it
+// names none.
+func portOfHealth(h Health) int {
+	if h.TCP > 0 {
+		return h.TCP
+	}
+	rest, found := strings.CutPrefix(h.HTTP, ":")
+	if !found {
+		return 0
+	}
+	number, _, _ := strings.Cut(rest, "/")
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return 0
+	}
+	return n
 }

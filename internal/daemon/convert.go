@@ -36,7 +36,9 @@ func service(f project.Facts, s supervisor.Status, known bool, v supervisor.View
 		out.State = "pending" // it has not heard of it yet
 	}
 	out.Run, out.Restarts = s.Run, s.Restarts
-	out.Code, out.Hint = s.Code, s.Hint
+	if s.Phase != supervisor.Stopped {
+		out.Code, out.Hint = s.Code, s.Hint
+	}
 	if s.Phase.Live() {
 		out.PID, out.ContainerID = s.Info.PID, s.Info.ContainerID
 		if s.Info.ContainerID != "" {
@@ -88,7 +90,7 @@ func shown(s supervisor.Status) string {
 }
 
 func health(f project.Facts, s supervisor.Status) string {
-	if !f.Checked && !s.Info.Healthcheck {
+	if !f.Checked && (!f.Asked || !s.Info.Healthcheck) {
 		return "none"
 	}
 	switch s.Phase {
@@ -138,7 +140,11 @@ func event(before, now supervisor.Status, v supervisor.View) (e ipc.Event, ok bo
 	switch {
 	case hopeless:
 		e.Event, e.Message, e.Code, e.Hint = ipc.EventFailed, now.Reason, now.Code, now.Hint
-		if now.Phase != supervisor.Failed {
+		switch {
+		case now.Phase == supervisor.Failed:
+		case now.StartedAt.IsZero():
+			e.Message = fmt.Sprintf("%s; failed to start %d times", now.Reason, now.Early)
+		default:
 			e.Message = fmt.Sprintf("%s; ended %d times before it was ready", now.Reason, now.Early)
 		}
 		return e, true

@@ -283,7 +283,7 @@ func (d *Daemon) env(ctx context.Context, a ipc.EnvArgs) (ipc.Env, error) {
 	if err != nil {
 		return ipc.Env{}, fault(err)
 	}
-	vars, err := p.Env(ctx, a.Service, a.Env)
+	vars, err := p.Env(ctx, a.File, a.Service, a.Env)
 	if err != nil {
 		return ipc.Env{}, fault(err)
 	}

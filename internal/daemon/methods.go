@@ -330,7 +330,7 @@ func (d *Daemon) wait(ctx context.Context, a ipc.WaitArgs, send func(ipc.Event) 
 		e.Hint = "locald up"
 		return e, nil
 	}
-	g := goal{names: names, met: isUp, once: true}
+	g := goal{names: names, met: supervisor.Status.Up, once: true}
 	switch a.For {
 	case "", "ready":
 	case "exited":
@@ -372,7 +372,7 @@ func (d *Daemon) run(ctx context.Context, a ipc.RunArgs, send func(ipc.Event) er
 		if last, err := d.bringNeeds(ctx, p, a, send); err != nil || last != nil {
 			return deref(last), err
 		}
-		place, err = p.OnHost(ctx, a.Service, a.Env)
+		place, err = p.OnHost(ctx, a.File, a.Service, a.Env)
 	default:
 		err = &ipc.Error{Code: ipc.CodeInvalidRequest, Message: fmt.Sprintf("mode %q: run or exec", a.Mode)}
 	}
@@ -394,7 +394,7 @@ func deref(e *ipc.Event) ipc.Event {
 // bringNeeds starts what a service depends on. It returns the last event of
 // the stream when that did not go well.
 func (d *Daemon) bringNeeds(ctx context.Context, p *project.Project, a ipc.RunArgs, send func(ipc.Event) error) (*ipc.Event, error) {
-	needs, err := p.Needs(a.Service)
+	needs, err := p.Needs(a.File, a.Service)
 	if err != nil || a.NoDeps || len(needs) == 0 {
 		return nil, err
 	}

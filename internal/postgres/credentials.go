@@ -90,6 +90,31 @@ func LoadCredentials(dir string, s Settings) (Credentials, error) {
 	return want, err
 }
 
+// Unchanged is nil when the settings fit data that was made with the credentials
+// that are kept in dir, by a server whose own settings cannot be changed here.
+func Unchanged(dir string, s Settings) error {
+	kept, err := readCredentials(filepath.Join(dir, credentialsFile), s.Service)
+	if err != nil {
+		return nil //nolint:nilerr // LoadCredentials says what is wrong with it
+	}
+	var wrong []string
+	hint := ""
+	if s.User != kept.User || s.Database != kept.Database {
+		wrong = append(wrong, fmt.Sprintf("user %q and database %q, and user %q and database %q are asked for", kept.User, kept.Database, s.User, s.Database))
+		hint = fmt.Sprintf("user = %q, database = %q, or ", kept.User, kept.Database)
+	}
+	if s.Password != "" && s.Password != kept.Password {
+		wrong = append(wrong, "another password")
+	}
+	if wrong == nil {
+		return nil
+	}
+	return &runtime.Fault{
+		Code: "config_invalid", Hint: hint + "to start afresh without that data: locald down -v " + s.Service,
+		Err: fmt.Errorf("the data of %s was made for %s", s.Service, strings.Join(wrong, ", and for ")),
+	}
+}
+
 func generatePassword() string {
 	var b [passwordBytes]byte
 	_, _ = rand.Read(b[:]) // crypto/rand: never returns an error

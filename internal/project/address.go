@@ -57,8 +57,9 @@ func (s *service) input(run int, others func(name string) *service) env.Input {
 			return target.endpoint(s.bridged())
 		},
 	}
+	in.Inherited = s.project.inherits() // a container has references to it only
 	if !s.contained() {
-		in.Inherited, in.Notify = s.project.inherits(), s.notify()
+		in.Notify = s.notify()
 	}
 	if s.conf.Type == config.TypePostgres {
 		in.Own, _ = s.endpoint(false)

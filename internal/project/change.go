@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/locald/locald/internal/config"
@@ -72,9 +73,7 @@ func (p *Project) resolves(d draft, steps []supervisor.Step, inherit []string) e
 			continue
 		}
 		in := s.input(0, func(name string) *service { return d.made[name] })
-		if !s.contained() {
-			in.Inherited = inherit
-		}
+		in.Inherited = inherit
 		_, err := env.Resolve(in)
 		if err == nil {
 			_, err = env.Expanded(in)
@@ -136,8 +135,8 @@ func (p *Project) changes(made map[string]*service, name string) []string {
 		changes = append(changes, "runs with "+after.how())
 	}
 	run := p.given.last(name)
-	if run == nil {
-		return changes // it has not run
+	if run == nil || before.contained() != after.contained() {
+		return changes // it has not run, or with what a process is given
 	}
 	ran := run.vars
 	vars, err := after.environmentAmong(made)
@@ -150,7 +149,8 @@ func (p *Project) changes(made map[string]*service, name string) []string {
 			continue
 		}
 		given[v.Name] = v.Value
-		if old, had := ran[v.Name]; !had || old != v.Value {
+		written := slices.ContainsFunc(changes, func(c string) bool { return strings.HasPrefix(c, "env "+v.Name+" ") })
+		if old, had := ran[v.Name]; (!had || old != v.Value) && !written {
 			changes = append(changes, "env "+v.Name+" changed")
 		}
 	}

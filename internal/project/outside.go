@@ -24,6 +24,7 @@ type Facts struct {
 	URL       string // with the password
 	DependsOn []string
 	Checked   bool // something tells whether it is healthy
+	Asked     bool // the engine is asked, where the image brings a health check
 	Task      bool
 	Hidden    []string // injected variables that hide one from a file
 }
@@ -65,7 +66,7 @@ func (s *service) facts() Facts {
 	for _, d := range c.DependsOn {
 		f.DependsOn = append(f.DependsOn, d.Service)
 	}
-	f.Checked = s.checked()
+	f.Checked, f.Asked = s.checked(), s.asksEngine()
 	if run := s.project.given.last(c.Name); run != nil {
 		f.Hidden = run.hidden
 	}
@@ -85,6 +86,12 @@ func (s *service) checked() bool {
 		return false
 	}
 	return !s.contained() || s.inside("") != 0
+}
+
+// asksEngine reports whether a health check that the image brings counts.
+func (s *service) asksEngine() bool {
+	c := s.conf
+	return s.contained() && !c.Health.Written && !c.Health.None && c.Type == config.TypeContainer
 }
 
 // Taken is the services that do not run and a port of which somebody else has.
@@ -108,8 +115,8 @@ func (p *Project) Taken() map[string]error {
 
 // Env is what a service is given or, without a name, what a dependent of every
 // service would be. It starts nothing.
-func (p *Project) Env(ctx context.Context, name string, inherited []string) ([]env.Variable, error) {
-	conf, made, err := p.rehearse(ctx, name)
+func (p *Project) Env(ctx context.Context, file, name string, inherited []string) ([]env.Variable, error) {
+	conf, made, err := p.rehearse(ctx, file, name)
 	if err != nil {
 		return nil, err
 	}
@@ -123,15 +130,16 @@ func (p *Project) Env(ctx context.Context, name string, inherited []string) ([]e
 	}
 	s := made[name]
 	in := s.input(p.records.get(name).Next(), func(n string) *service { return made[n] })
-	if !in.Container && inherited != nil {
+	if inherited != nil {
 		in.Inherited = inherited
 	}
 	return env.Resolve(in)
 }
 
-// rehearse makes the services as an up would, for those who only look.
-func (p *Project) rehearse(ctx context.Context, name string) (*config.Project, map[string]*service, error) {
-	conf, err := p.Config()
+// rehearse makes the services as an up with the file would, for those who only
+// look.
+func (p *Project) rehearse(ctx context.Context, file, name string) (*config.Project, map[string]*service, error) {
+	conf, err := p.configOf(file)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -153,8 +161,8 @@ type Place struct {
 
 // OnHost is where `locald run` runs a command: on this host, in the service's
 // directory, with its environment and addresses valid here.
-func (p *Project) OnHost(ctx context.Context, name string, inherited []string) (Place, error) {
-	_, made, err := p.rehearse(ctx, name)
+func (p *Project) OnHost(ctx context.Context, file, name string, inherited []string) (Place, error) {
+	_, made, err := p.rehearse(ctx, file, name)
 	if err != nil {
 		return Place{}, err
 	}
@@ -224,8 +232,8 @@ func (p *Project) Inside(name string, inherited []string) (Place, error) {
 
 // Needs is what a command for a service waits for: everything that the service
 // depends on, with the condition of each.
-func (p *Project) Needs(name string) ([]supervisor.Dep, error) {
-	conf, err := p.Config()
+func (p *Project) Needs(file, name string) ([]supervisor.Dep, error) {
+	conf, err := p.configOf(file)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/locald/locald/internal/config"
 	"github.com/locald/locald/internal/postgres"
@@ -40,6 +42,11 @@ func (s *service) choosePostgres(ctx context.Context, mayAsk bool) error {
 		return err
 	}
 	s.choice = choice
+	if !choice.Native && kept.Volume && !kept.Making {
+		if err := postgres.Unchanged(s.data(), settings); err != nil {
+			return err
+		}
+	}
 	s.credentials, err = postgres.LoadCredentials(s.data(), settings)
 	return err
 }
@@ -61,11 +68,7 @@ func (s *service) container() postgres.Container {
 func (s *service) preparePostgres(ctx context.Context, base runtime.Spec, report func(runtime.Progress)) error {
 	s.project.machine.Note(s.log(), base.Run, s.how()+": "+s.choice.Why)
 	if s.choice.Native {
-		if err := s.native().Create(ctx, s.runtime(), base, report); err != nil {
-			return err
-		}
-		s.project.records.setPostgres(s.conf.Name, kept{})
-		return nil
+		return s.native().Create(ctx, s.runtime(), base, report)
 	}
 	if err := s.container().Create(); err != nil {
 		return err
@@ -74,15 +77,32 @@ func (s *service) preparePostgres(ctx context.Context, base runtime.Spec, report
 		return err
 	}
 	s.pulled()
-	s.project.records.setPostgres(s.conf.Name, kept{Volume: true, Major: postgres.ImageMajor(s.choice.Image)})
-	return nil
+	before := s.project.records.postgres(s.conf.Name)
+	if before.Making {
+		// The init scripts run only while the data is made.
+		report(runtime.Progress{Step: "making the data anew, which was not made to its end"})
+		if err := s.containers().RemoveVolumes(ctx, s.project.id, s.conf.Name, s.volume()); err != nil {
+			return err
+		}
+	}
+	now := kept{Volume: true, Major: postgres.ImageMajor(s.choice.Image), Making: before.Making || !before.Volume}
+	return s.project.records.keepPostgres(s.conf.Name, now)
+}
+
+// madePostgres keeps what the container has made, which it has when it is ready
+// for the first time: before that nobody is told that there is a database.
+func (s *service) madePostgres() error {
+	now := s.project.records.postgres(s.conf.Name)
+	now.Making = false
+	return s.project.records.keepPostgres(s.conf.Name, now)
 }
 
 func (s *service) postgresSpec(base runtime.Spec) runtime.Spec {
 	if s.choice.Native {
 		return s.native().Spec(base)
 	}
-	base.Env = nil // a container inherits nothing, and this one reads its settings from files
+	// This one reads its settings from files.
+	base.Env = slices.DeleteFunc(slices.Clone(base.Env), func(v string) bool { return !strings.HasPrefix(v, "LOCALD_") })
 	spec := s.container().Spec(base)
 	spec.Image.Pull = s.pull()
 	return spec
@@ -92,7 +112,14 @@ func (s *service) checkPostgres(ctx context.Context, in runtime.Instance, tell f
 	port := s.ports()[""]
 	ready := probe.Postgres{Addr: fmt.Sprintf("127.0.0.1:%d", port), User: s.credentials.User, Database: s.credentials.Database}
 	if s.contained() {
-		ready.Run(ctx, in, tell)
+		ready.Run(ctx, in, func(f probe.Finding) {
+			if f.Ready {
+				if err := s.madePostgres(); err != nil {
+					f = probe.Finding{Detail: "it answers, and that cannot be written down: " + err.Error()}
+				}
+			}
+			tell(f)
+		})
 		return
 	}
 	listening := false

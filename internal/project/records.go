@@ -129,17 +129,34 @@ func (r *records) setDeaf(name string, deaf bool) {
 type kept struct {
 	Volume bool
 	Major  string
+	Making bool // it was never ready: what is in there may be half made
 }
 
 func (r *records) postgres(name string) kept {
 	s := r.get(name)
-	return kept{s.Volume, s.Major}
+	return kept{s.Volume, s.Major, s.Making}
 }
 
 func (r *records) setPostgres(name string, k kept) {
 	if r.postgres(name) != k {
-		r.change(name, func(s *state.Service) { s.Volume, s.Major = k.Volume, k.Major })
+		r.change(name, func(s *state.Service) { s.Volume, s.Major, s.Making = k.Volume, k.Major, k.Making })
 	}
+}
+
+// keepPostgres is setPostgres for what must be on disk before anything follows
+// from it.
+func (r *records) keepPostgres(name string, k kept) error {
+	if r.postgres(name) == k {
+		return nil
+	}
+	before := r.postgres(name)
+	r.setPostgres(name, k)
+	r.write(name)
+	if err := r.lastError(); err != nil {
+		r.setPostgres(name, before)
+		return err
+	}
+	return nil
 }
 
 // begin puts a run on record before anything of it exists, so that its number

@@ -84,7 +84,7 @@ func (s *service) how() string {
 	switch {
 	case s.conf.Type == config.TypePostgres && s.choice.Native:
 		return "Postgres " + s.choice.Install.Version + " as a process"
-	case s.conf.Type == config.TypePostgres:
+	case s.conf.Type == config.TypePostgres && s.chosen():
 		return "a container of " + s.choice.Image
 	case s.contained():
 		return "a container"
@@ -175,6 +175,20 @@ func (s *service) fetch(ctx context.Context, run int, report func(runtime.Progre
 // prepare does what comes before a run: it waits until nothing of an earlier
 // daemon is left, pulls images, creates data.
 func (s *service) prepare(ctx context.Context, run int, report func(runtime.Progress)) error {
+	return lasting(s.tryToPrepare(ctx, run, report))
+}
+
+// lasting marks what another try cannot mend: somebody has to do something
+// first.
+func lasting(err error) error {
+	known, ok := errors.AsType[*runtime.Fault](err)
+	if !ok || known.Kind != nil || !slices.Contains([]string{"config_invalid", "command_missing", "state_damaged"}, known.Code) {
+		return err
+	}
+	return &runtime.Fault{Code: known.Code, Hint: known.Hint, Service: known.Service, Err: err, Kind: runtime.ErrInvalid}
+}
+
+func (s *service) tryToPrepare(ctx context.Context, run int, report func(runtime.Progress)) error {
 	if err := s.project.machine.Clear(ctx, s.runtime()); err != nil {
 		return err
 	}
@@ -352,7 +366,7 @@ func (s *service) containerSpec(base runtime.Spec) (runtime.Spec, error) {
 	image := &runtime.Image{
 		Name: c.Image, Pull: s.pull(), Entrypoint: c.Entrypoint, User: c.User,
 		Host: c.Network == "host", Tmpfs: c.Tmpfs, ReadOnly: c.ReadOnly, Memory: c.Memory, CPUs: c.CPUs,
-		Labels: c.Labels, Reach: s.reach(),
+		Labels: c.Labels, Reach: s.reach(), Engine: c.MayReachEngine(),
 	}
 	if _, written := c.At["workdir"]; written {
 		image.Workdir = c.Workdir

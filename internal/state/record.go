@@ -93,6 +93,7 @@ type Service struct {
 	Deaf   bool           `json:"deaf,omitempty"`   // its last run did not listen on the PORT it was given
 	Volume bool           `json:"volume,omitempty"` // the data of a managed service is in a container volume
 	Major  string         `json:"major,omitempty"`  // the version that made it
+	Making bool           `json:"making,omitempty"` // what is in the volume is not known to be whole
 	Streak Streak         `json:"streak,omitzero"`
 	Runs   []Run          `json:"runs"` // oldest first, the last keepRuns
 }

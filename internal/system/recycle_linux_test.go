@@ -179,6 +179,9 @@ func (r *recycling) recorded() (numbers []int) {
 			return err
 		}
 		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) { // it was on its way into another's place
+			return nil
+		}
 		for _, one := range digits.FindAllString(string(text), -1) {
 			if n, err := strconv.Atoi(one); err == nil && n > 1 && n < 32768 && !slices.Contains(numbers, n) {
 				numbers = append(numbers, n)

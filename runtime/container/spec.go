@@ -59,14 +59,14 @@ func checkBinds(spec runtime.Spec, home string) error {
 		}
 		real, err := filepath.EvalSymlinks(m.Source)
 		if errors.Is(err, fs.ErrNotExist) {
-			return invalid("config_invalid", "mkdir -p "+m.Source, "%s: mount %s: there is no such file or directory on this host", spec.ID(), m.Source)
+			return invalid("config_invalid", "mkdir -p "+m.Source, "mount %s: there is no such file or directory on this host", m.Source)
 		}
 		if err != nil {
-			return invalid("config_invalid", "", "%s: mount %s: %v", spec.ID(), m.Source, err)
+			return invalid("config_invalid", "", "mount %s: %v", m.Source, err)
 		}
-		if socket := engineSocket(real, home); socket != "" {
-			return invalid("permission_denied", "", "%s: mount %s: it would give the container the engine's socket %s, and with it this whole machine; locald does not do that",
-				spec.ID(), m.Source, socket)
+		if socket := engineSocket(real, home); socket != "" && !spec.Image.Engine {
+			return invalid("permission_denied", "", "mount %s: it would give the container the engine's socket %s, and with it this whole machine; locald does not do that",
+				m.Source, socket)
 		}
 	}
 	return nil

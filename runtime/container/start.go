@@ -291,6 +291,9 @@ func (a *attempt) refused(err error) error {
 		return invalid("config_invalid", "", "mount: %s", said(err))
 	case strings.Contains(text, "executable file not found"), strings.Contains(text, "exec: ") && strings.Contains(text, "no such file or directory"):
 		return invalid("command_missing", "", "command not found in image %s: %s", a.spec.Image.Name, said(err))
+	case strings.Contains(text, "inimum memory limit"), strings.Contains(text, "ange of CPUs"),
+		strings.Contains(text, "unable to find user"), strings.Contains(text, "unable to find group"), strings.Contains(text, "annot mkdir"):
+		return invalid("config_invalid", "", "%s", said(err))
 	case strings.Contains(text, "no space left on device"):
 		return &runtime.Fault{Code: "disk_full", Hint: "docker system df", Err: fmt.Errorf("the engine's disk is full: %s", said(err))}
 	}
