@@ -17,7 +17,7 @@ locald.`,
 		Example: `  locald exec db psql
   locald exec cache redis-cli ping`,
 		Args:              serviceAndCommand,
-		ValidArgsFunction: a.completeServices,
+		ValidArgsFunction: a.completeService,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			service, command := splitCommand(args)
 			return a.inService(cmd.Context(), ipc.RunArgs{Service: service, Mode: "exec"}, command, noTerminal)

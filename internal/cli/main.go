@@ -210,8 +210,41 @@ containers and databases, as locald.toml describes them.`,
 	a.add(root, groupServices, a.up(), a.down(), a.start(), a.stop(), a.restart(), a.status(), a.logs(), a.wait())
 	a.add(root, groupProject, a.run(), a.exec(), a.env(), a.port(), a.config())
 	a.add(root, groupLocald, a.server(), a.doctor(), a.completion(root), a.version())
+	root.Version = a.hooks.Version
+	root.SetVersionTemplate("locald {{.Version}}\n")
 	root.SetHelpCommandGroupID(groupLocald)
+	root.SetHelpCommand(a.help(root))
 	return root
+}
+
+func (a *app) help(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 && cmd.HasSubCommands() {
+				if cmd == nil {
+					cmd = root
+				}
+				return unknownCommand(cmd, args[len(args)-1])
+			}
+			return cmd.Help()
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			cmd, _, err := root.Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []string
+			for _, c := range cmd.Commands() {
+				if c.IsAvailableCommand() {
+					names = append(names, c.Name())
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
 }
 
 func (a *app) add(parent *cobra.Command, group string, commands ...*cobra.Command) {

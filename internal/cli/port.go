@@ -20,7 +20,7 @@ one of its other ports by name. Exits with 3 when it has none at the moment.`,
 		Example: `  curl localhost:$(locald port web)
   locald port web metrics`,
 		Args:              services(1, 2),
-		ValidArgsFunction: a.completeServices,
+		ValidArgsFunction: a.completeService,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			project, err := a.project()
 			if err != nil {
@@ -57,10 +57,11 @@ func portOf(status ipc.Status, args []string) (int, error) {
 		if len(args) == 2 {
 			var known bool
 			if number, known = s.Ports[args[1]]; !known && s.Desired == "up" {
-				return 0, &ipc.Error{
-					Code: ipc.CodeInvalidRequest, Service: s.Name,
-					Message: fmt.Sprintf("%s has no port %q; it has: %s", s.Name, args[1], strings.Join(sortedKeys(s.Ports), " ")),
+				fault := &ipc.Error{Code: ipc.CodeInvalidRequest, Service: s.Name, Message: fmt.Sprintf("%s has no port %q", s.Name, args[1])}
+				if names := sortedKeys(s.Ports); len(names) > 0 {
+					fault.Hint = "its ports: " + strings.Join(names, ", ")
 				}
+				return 0, fault
 			}
 		}
 		if number == 0 || s.Desired != "up" {

@@ -71,3 +71,11 @@ func (a *app) completeServices(_ *cobra.Command, args []string, _ string) ([]str
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
+
+// completeService is completeServices for commands that take one, first.
+func (a *app) completeService(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return a.completeServices(cmd, args, typed)
+}

@@ -20,7 +20,7 @@ status is that of locald.`,
 		Example: `  locald run web npm test
   locald run web -- psql      the database that web uses`,
 		Args:              serviceAndCommand,
-		ValidArgsFunction: a.completeServices,
+		ValidArgsFunction: a.completeService,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			service, command := splitCommand(args)
 			return a.inService(cmd.Context(), ipc.RunArgs{Service: service, Mode: "run", NoDeps: noDeps}, command, noTerminal)

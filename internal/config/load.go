@@ -559,7 +559,11 @@ func (d *decoder) finishHealth(s *Service, path string) {
 	h := s.Health
 	own := h.TCP == -1 || strings.HasPrefix(h.HTTP, "/")
 	if own && !s.HasPort() && !d.has("port") && !d.untyped[s.Name] {
-		d.addTo(s.Name, s.At["health"], "port = …", "%s.health: %s has no port", path, s.Name)
+		hint := "port = …"
+		if s.Type == TypeWorker || s.Type == TypeTask {
+			hint = "health = { http = \":8080/healthz\" }" // it cannot be given one
+		}
+		d.addTo(s.Name, s.At["health"], hint, "%s.health: %s has no port", path, s.Name)
 	}
 	if s.Contained() && s.Network != "host" {
 		if n := portOfHealth(h); n > 0 && n != s.Port && !slices.Contains(slices.Collect(maps.Values(s.Ports)), n) {
