@@ -150,6 +150,16 @@ func (f *follower) until(ctx context.Context, sub *supervisor.Subscription, g go
 	}
 }
 
+// awaitTasks returns once it is on disk that the tasks have completed which are
+// seen to have: who was told of it must not find them run again after a crash.
+func (f *follower) awaitTasks(ctx context.Context) {
+	for name, s := range f.view.Status {
+		if s.Task && s.Phase == supervisor.Finished && !s.EndedAt.IsZero() {
+			f.project.AwaitEnd(ctx, name, s.Run)
+		}
+	}
+}
+
 // next waits for changes, at most until the earlier of two moments that are
 // set. It returns none when the time was up.
 func next(ctx context.Context, sub *supervisor.Subscription, moments ...time.Time) ([]supervisor.Change, error) {

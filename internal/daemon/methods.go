@@ -142,6 +142,7 @@ func (d *Daemon) bring(ctx context.Context, of ipc.Project, ask project.Ask, tim
 	if err != nil {
 		return ipc.Event{}, err
 	}
+	f.awaitTasks(ctx)
 	if len(v.failed) > 0 {
 		return ended(1, d.statusOf(p, nil, false), strings.Join(v.failed, "; ")), nil
 	}

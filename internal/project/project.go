@@ -283,6 +283,11 @@ func (p *Project) View() supervisor.View {
 	return v
 }
 
+// AwaitEnd returns once the end of a run that has ended is on disk.
+func (p *Project) AwaitEnd(ctx context.Context, name string, run int) {
+	p.records.awaitEnd(ctx, name, run)
+}
+
 // History is what is remembered of one service.
 func (p *Project) History(name string) state.Service { return p.records.get(name) }
 

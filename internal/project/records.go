@@ -2,6 +2,7 @@ package project
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type records struct {
 	writing sync.Mutex // held while a record is written, so that an older one never follows a newer one
 
 	mu       sync.Mutex
+	told     chan struct{} // closed and replaced when something of a run was kept
 	services map[string]state.Service
 	dirty    map[string]bool
 	err      error // of the last write
@@ -30,7 +32,7 @@ func openRecords(m *Machine, project string) (*records, []error) {
 	services, problems := m.Store.Services(project)
 	return &records{
 		store: m.Store, project: project, log: m.Log,
-		wake: make(chan struct{}, 1), services: services, dirty: map[string]bool{},
+		wake: make(chan struct{}, 1), told: make(chan struct{}), services: services, dirty: map[string]bool{},
 	}, problems
 }
 
@@ -185,6 +187,28 @@ func (r *records) ran(name string, task bool, run supervisor.Run) {
 		known.Task = task
 		*known = known.With(kept)
 	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.told)
+	r.told = make(chan struct{})
+}
+
+// awaitEnd returns once the end of a run is on disk.
+func (r *records) awaitEnd(ctx context.Context, name string, run int) {
+	for {
+		r.mu.Lock()
+		kept, told := r.of(name), r.told
+		r.mu.Unlock()
+		if slices.ContainsFunc(kept.Runs, func(k state.Run) bool { return k.Run == run && !k.End.IsZero() }) {
+			r.write(name)
+			return
+		}
+		select {
+		case <-told:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // failed keeps what a service's failures in a row have come to.
