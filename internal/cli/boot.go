@@ -128,7 +128,7 @@ func (e ending) fault() *ipc.Error {
 		}
 	}
 	if fault.Code == "" {
-		fault.Code = ipc.CodeInternal
+		fault.Code = ipc.CodeExited // or was stopped by somebody
 	}
 	return fault
 }

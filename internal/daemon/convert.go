@@ -90,7 +90,7 @@ func shown(s supervisor.Status) string {
 }
 
 func health(f project.Facts, s supervisor.Status) string {
-	if !f.Checked && (!f.Asked || !s.Info.Healthcheck) {
+	if !f.Checked && (!f.Asked || !s.Info.Healthcheck) && s.Phase != supervisor.Unready {
 		return "none"
 	}
 	switch s.Phase {

@@ -186,7 +186,7 @@ stop_timeout = "1s"
 		t.Errorf("the history does not say who: %s", history.stdout)
 	}
 
-	for _, does := range []struct{ verb, health string }{{"pause", "unhealthy"}, {"unpause", "healthy"}} {
+	for _, does := range []struct{ verb, health string }{{"pause", "unhealthy"}, {"unpause", "none"}} {
 		began := time.Now()
 		s.docker(does.verb, of(s.status(), "other").ContainerID)
 		done := time.Since(began)
