@@ -63,12 +63,15 @@ func (a *app) connect(ctx context.Context, when starting) (*ipc.Client, error) {
 }
 
 // ping asks the daemon who it is. A daemon that listens but does not answer is
-// an error of its own.
+// an error of its own; one that ends while it answers is as good as none.
 func ping(ctx context.Context, client *ipc.Client) (ipc.Daemon, error) {
 	limited, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	var d ipc.Daemon
 	err := client.Call(limited, ipc.CallPing, nil, &d)
+	if errors.Is(err, ipc.ErrCut) {
+		err = client.Call(limited, ipc.CallPing, nil, &d)
+	}
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		err = &ipc.Error{
 			Code:    ipc.CodeDaemonUnavailable,
