@@ -218,7 +218,7 @@ var everything = []string{
 	"wait sick --timeout 1", "wait web", "status", "status --json", "status --all", "status --all --json", "status --history", "status --history --json", "status --check",
 	"logs", "logs --json", "logs -t absent", "logs --raw sick", "port db", "port web", "config show", "config show --json", "config check", "config check --json", "config schema",
 	"doctor", "doctor --json", "server status", "server status --json", "server logs", "version", "version --json",
-	"run web -- true", "run web -- /absent", "exec web -- true", "exec db -- true", "exec inside -- /program once /other", "exec nosuch -- true",
+	"run web -- true", "run web -- /absent", "exec web -- true", "exec db -- true", "exec inside -- /program tries", "exec nosuch -- true",
 	"restart web", "restart absent", "stop web", "start web", "start absent boxed", "stop sick refused", "down nosuch", "status --json", "up --plan --json",
 }
 
