@@ -14,6 +14,7 @@ import (
 	"github.com/locald/locald/internal/cli"
 	"github.com/locald/locald/internal/daemon"
 	"github.com/locald/locald/internal/keeper"
+	"github.com/locald/locald/internal/pid1"
 )
 
 // version is set by the linker: -X main.version=0.1.0.
@@ -22,10 +23,13 @@ var version string
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
-	// The keeper is this program too. It comes before anything else is built:
-	// it is to be small, and what it does it does without us.
+	// The keeper and containers are this program too. They come before anything
+	// else is built: they are to be small, and what they do they do without us.
 	if len(args) > 0 && args[0] == "keeper" {
 		return keeper.Main(args[1:])
+	}
+	if len(args) > 0 && args[0] == "container" {
+		return pid1.Main(args[1:], nil)
 	}
 	dir, err := os.Getwd()
 	if err != nil {

@@ -33,6 +33,7 @@ var doors = map[string][]string{
 	"internal/logs":     {},
 	"internal/manual":   {},
 	"internal/oci":      {},
+	"internal/pid1":     {},
 	"internal/ports":    {"internal/sockets"},
 	"internal/postgres": {"runtime"},
 	"internal/probe":    {"runtime", "internal/sockets"},
@@ -48,7 +49,7 @@ var doors = map[string][]string{
 		"internal/config", "internal/keeper", "internal/logs", "internal/postgres", "internal/project", "internal/sockets", "internal/state",
 	},
 	"internal/cli": {"ipc", "runtime", "internal/config", "internal/logs", "internal/state", "runtime/container"},
-	"cmd/locald":   {"ipc", "internal/cli", "internal/daemon", "internal/keeper"},
+	"cmd/locald":   {"ipc", "internal/cli", "internal/daemon", "internal/keeper", "internal/pid1"},
 }
 
 // outside are folders that are not part of the house: examples, and programs

@@ -1,0 +1,43 @@
+// Package pid1 makes and is a container: it is both processes of the hidden
+// command "locald container", and the way to reach them.
+//
+// It pulls and unpacks nothing, chooses no addresses and no user, restarts
+// nothing and writes no log: what it is told in a Spec it does once. It knows
+// neither services nor projects. It is a leaf: it imports no other room of
+// locald, and the network is handed to Main.
+//
+// # Two processes
+//
+// The outer process is what whoever wants a container starts: in the host's
+// namespaces, with the Spec as its argument and the container's environment as
+// its own. It starts the inner one, which is PID 1 of new namespaces, serves the
+// container's network, hands on the signals that it gets, and ends with the code
+// of the main program, or with 128 and its signal. When it ends for whatever
+// reason, the inner one reads the end of their connection and ends too, and the
+// kernel then ends all that is in the container.
+//
+// The inner process makes the root: an overlay of the image's layers, what the
+// kernel shows, mounts, and files that say who the container is. It starts the
+// main program, then hands on signals, reaps, and starts further commands for
+// whoever connects to the control socket. It is PID 1, so what it does not
+// handle it does not get, and its end is that of the container.
+//
+// Whoever is root on this machine gets a container without a user namespace.
+// Anybody else gets one in which a single user of the container is the user
+// himself, so that all files stay his own.
+//
+// # The directory of a container
+//
+//	status     how the start ended, written once; Ready reads it
+//	control    the socket of Exec
+//	upper      what the container has written
+//	work       the overlay's own
+//	merged     where the overlay is mounted, seen by the inner process only
+//	etc        hosts, hostname and resolv.conf
+//
+// # What holds a program in
+//
+// Namespaces, Docker's default capabilities as the most that can be had, and
+// Docker's default system calls. That keeps honest programs apart; it is not
+// meant to hold hostile ones.
+package pid1

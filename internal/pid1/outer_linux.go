@@ -1,0 +1,312 @@
+package pid1
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Main is the hidden command "locald container": with a Spec, the outer process
+// of a container, without one the inner. It returns the exit status. With no
+// network, a container that does not have the host's has only its loopback
+// interface.
+func Main(args []string, n Network) int {
+	switch len(args) {
+	case 0:
+		return inside(n)
+	case 1:
+		return outside(args[0], n)
+	}
+	fmt.Fprintln(os.Stderr, line(invalid("%d arguments", len(args))))
+	return ExitFailed
+}
+
+// line is how an error is told to whoever reads the container's output.
+func line(e *Error) string {
+	return "locald: container: " + strings.ReplaceAll(e.Error(), "\n", " ")
+}
+
+// outer is the process that stands for the container on the host.
+type outer struct {
+	spec    Spec
+	network Network
+	gateway Gateway // nil without a network of its own that reaches anything
+	conn    connection
+	served  chan error
+	started bool
+	failure *Error
+}
+
+func outside(argument string, n Network) int {
+	signals := hearSignals() // first of all: what comes is for the main program
+	// The kernel ends the inner process with the thread that forked it, so this
+	// one stays.
+	goruntime.LockOSThread()
+	o := &outer{network: n, served: make(chan error, 1)}
+	code, err := o.run(argument, signals)
+	if err == nil {
+		return code
+	}
+	fmt.Fprintln(os.Stderr, line(err))
+	if !o.started && filepath.IsAbs(o.spec.Dir) {
+		_ = writeStatus(o.spec.Dir, status{Error: err}) // it has been told
+	}
+	return err.ExitStatus()
+}
+
+func (o *outer) run(argument string, signals chan os.Signal) (int, *Error) {
+	if err := json.Unmarshal([]byte(argument), &o.spec); err != nil {
+		return 0, invalid("%v", err)
+	}
+	if err := o.spec.check(); err != nil {
+		return 0, err
+	}
+	if err := o.spec.prepare(); err != nil {
+		return 0, asError("directory "+o.spec.Dir, err)
+	}
+	attach := o.network != nil && !o.spec.HostNetwork
+	if attach {
+		if err := o.open(); err != nil {
+			return 0, err
+		}
+		defer o.gateway.Close()
+	}
+	control, err := listenIn(o.spec.Dir)
+	if err != nil {
+		return 0, fail(Failed, "control socket in "+o.spec.Dir, err)
+	}
+	cmd, conn, e := startInner(&o.spec, control)
+	control.Close()
+	if e != nil {
+		return 0, e
+	}
+	defer conn.Close()
+	o.conn = conn
+	h := hello{Spec: o.spec, Env: joinNUL(os.Environ()), Rootless: os.Geteuid() != 0, Attach: attach}
+	// Where it cannot be told any more it has ended, and that is told below.
+	_ = conn.send(h)
+	return o.follow(cmd, signals)
+}
+
+func (o *outer) open() (e *Error) {
+	var err error
+	if o.gateway, err = o.network.Open(o.spec.Network); err != nil {
+		e = fail(NetworkFailed, "network of the container", err)
+		if errors.Is(err, unix.EADDRINUSE) {
+			e.Kind = PortTaken
+		}
+	}
+	return e
+}
+
+// news is a report with what came beside it.
+type news struct {
+	report
+	files []*os.File
+}
+
+// listen passes reports on until the inner process has ended.
+func (o *outer) listen(to chan<- news) {
+	defer close(to)
+	for {
+		var n news
+		var err error
+		if n.files, err = o.conn.receive(&n.report); err != nil {
+			return
+		}
+		to <- n
+	}
+}
+
+// follow does what the inner process and our own callers want until it ends.
+func (o *outer) follow(cmd *exec.Cmd, signals chan os.Signal) (int, *Error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	reports := make(chan news)
+	go o.listen(reports)
+	for alive := true; alive; {
+		select {
+		case n, ok := <-reports:
+			alive = ok
+			if n.Started {
+				signal.Notify(signals) // before anybody is told that it runs
+			}
+			o.hear(ctx, n.report, n.files)
+		case s := <-signals:
+			if sig, ok := s.(syscall.Signal); ok && handed(sig) {
+				_ = o.conn.send(order{Signal: int(sig)}) // or it has ended
+			}
+		case err := <-o.served:
+			if err == nil {
+				err = errors.New("it has ended")
+			}
+			o.failure = fail(NetworkFailed, "network of the container", err)
+			_ = o.conn.Close() // which ends the container
+		}
+	}
+	return o.result(cmd, cmd.Wait())
+}
+
+// result is what becomes of us when the inner process has ended.
+func (o *outer) result(cmd *exec.Cmd, err error) (int, *Error) {
+	ended, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	switch {
+	case o.failure != nil:
+		return 0, o.failure
+	case !o.started:
+		return 0, &Error{Kind: Failed, What: "first process of the container", Why: fmt.Sprintf("ended before its program began: %v", err)}
+	case !ok:
+		return 0, asError("first process of the container", err)
+	}
+	return exitStatus(unix.WaitStatus(ended)), nil
+}
+
+func (o *outer) hear(ctx context.Context, r report, files []*os.File) {
+	if r.Link && len(files) == 1 {
+		link := files[0]
+		go func() {
+			defer link.Close()
+			o.served <- o.gateway.Serve(ctx, link)
+		}()
+		_ = o.conn.send(order{Proceed: true})
+	}
+	if r.Started {
+		o.started = true
+		if err := writeStatus(o.spec.Dir, status{}); err != nil {
+			o.failure = fail(Failed, "status in "+o.spec.Dir, err)
+			_ = o.conn.Close()
+		}
+	}
+	if r.Error != nil {
+		o.failure = r.Error
+	}
+}
+
+// startInner starts the inner process in new namespaces, with a connection to
+// it. The process takes over the listener's socket.
+func startInner(s *Spec, control *net.UnixListener) (*exec.Cmd, connection, *Error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, connection{}, fail(Failed, "socketpair", err)
+	}
+	far := os.NewFile(uintptr(pair[1]), "outer process")
+	defer far.Close()
+	conn, err := connectionOf(os.NewFile(uintptr(pair[0]), "inner process"))
+	if err != nil {
+		return nil, connection{}, fail(Failed, "socketpair", err)
+	}
+	cmd := exec.Command("/proc/self/exe", "container")
+	cmd.Args[0] = "locald"
+	cmd.Dir = "/"
+	cmd.Env = ownEnvironment()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{outerDescriptor - 3: far}
+	if control != nil {
+		socket, err := control.File()
+		if err != nil {
+			return nil, connection{}, fail(Failed, "control socket", errors.Join(err, conn.Close()))
+		}
+		defer socket.Close()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, socket)
+	}
+	cmd.SysProcAttr = s.namespaces()
+	if err := cmd.Start(); err != nil {
+		_ = conn.Close()
+		return nil, connection{}, forbidden("namespaces", err)
+	}
+	return cmd, conn, nil
+}
+
+// ownEnvironment is what the inner process itself gets: what it is found by.
+// What the container's environment has for Go programs is not for ours.
+func ownEnvironment() []string {
+	own := []string{}
+	for _, entry := range os.Environ() {
+		if strings.HasPrefix(entry, "LOCALD_") {
+			own = append(own, entry)
+		}
+	}
+	return own
+}
+
+// namespaces is how the inner process is forked.
+func (s *Spec) namespaces() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{
+		Setsid:     true, // signals for the outer process's group come once
+		Pdeathsig:  syscall.SIGKILL,
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
+	}
+	if !s.HostNetwork {
+		attr.Cloneflags |= unix.CLONE_NEWNET
+	}
+	if os.Geteuid() == 0 {
+		return attr
+	}
+	attr.Cloneflags |= unix.CLONE_NEWUSER
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: int(s.MapUID), HostID: os.Geteuid(), Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: int(s.MapGID), HostID: os.Getegid(), Size: 1}}
+	// Without these, a user that is not root in there would lose with exec what he
+	// may do to the namespaces.
+	for c := range uintptr(unix.CAP_LAST_CAP + 1) {
+		attr.AmbientCaps = append(attr.AmbientCaps, c)
+	}
+	return attr
+}
+
+// prepare makes what is in the container's directory.
+func (s *Spec) prepare() error {
+	if _, err := os.Lstat(filepath.Join(s.Dir, statusName)); err == nil {
+		return &Error{Kind: Invalid, What: "directory " + s.Dir, Why: "is another container's"}
+	}
+	for _, name := range []string{"upper", "work", "merged", "etc", "none"} {
+		if err := os.Mkdir(filepath.Join(s.Dir, name), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	if err := s.likeTheImage(filepath.Join(s.Dir, "upper")); err != nil {
+		return err
+	}
+	resolv := s.Resolv
+	if resolv == "" {
+		// A host without one resolves nothing either.
+		text, _ := os.ReadFile("/etc/resolv.conf")
+		resolv = string(text)
+	}
+	for name, text := range map[string]string{"hosts": s.hosts(), "hostname": s.hostname() + "\n", "resolv.conf": resolv} {
+		file := filepath.Join(s.Dir, "etc", name)
+		if err := errors.Join(os.WriteFile(file, []byte(text), 0o644), os.Chmod(file, 0o644)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// likeTheImage gives the directory that the root is seen by the mode and the
+// owner of the top layer's.
+func (s *Spec) likeTheImage(dir string) error {
+	if len(s.Layers) == 0 {
+		return os.Chmod(dir, 0o755)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(s.Layers[0], &st); err != nil {
+		return fail(MountFailed, "layer "+s.Layers[0], err)
+	}
+	if err := unix.Chmod(dir, st.Mode&0o7777); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return unix.Chown(dir, int(st.Uid), int(st.Gid))
+}

@@ -1,0 +1,29 @@
+package pid1
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Remove deletes a container's directory, of which nothing may run any more. It
+// is no error if it is not there.
+func Remove(dir string) error {
+	err := os.RemoveAll(dir)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	// Overlay's own directory has the mode 000, and programs make directories that
+	// they cannot write to. All of it belongs to us.
+	_ = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if d == nil || !d.IsDir() {
+			return nil
+		}
+		if os.Chmod(name, 0o700) != nil {
+			return fs.SkipDir // deleting it says why
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}

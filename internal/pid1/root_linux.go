@@ -1,0 +1,359 @@
+package pid1
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// quiet are the flags of what has neither programs nor devices in it.
+const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// devices are the host's nodes that a container has. They are bound: making
+// nodes is forbidden in a user namespace.
+var devices = []string{"full", "null", "random", "tty", "urandom", "zero"}
+
+// masked is what Docker hides, and shown what it makes read-only. Not every
+// kernel has all of it.
+var (
+	masked = []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
+		"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+	}
+	shown = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+)
+
+// makeRoot mounts everything and makes it the root of this process.
+func (s *Spec) makeRoot(rootless bool) error {
+	// What is mounted here is not to be seen on the host. The other way round it
+	// may be: what the host unmounts is not kept busy by us.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return forbidden("mount namespace", err)
+	}
+	r, err := s.mountOverlay()
+	if err != nil {
+		return err
+	}
+	for _, step := range []func() error{
+		func() error { return r.kernel(s.HostNetwork, rootless) },
+		func() error { return r.devices(rootless, s.MapGID) },
+		func() error { return r.identity(s) },
+		func() error { return r.mounts(s) },
+		func() error { return r.mask() },
+		func() error { return r.workdir(s.Workdir) },
+		func() error { return r.enter(s.ReadOnly) },
+		func() error { return os.NewSyscallError("sethostname", unix.Sethostname([]byte(s.hostname()))) },
+	} {
+		if err := step(); err != nil {
+			return asError("root of the container", err)
+		}
+	}
+	return nil
+}
+
+// mountOverlay mounts the layers, with what is written above them. Overlay is
+// given descriptors: all its options together are one page, of which the paths
+// of thirty layers would be too much, and paths with commas and colons would
+// have to be quoted.
+func (s *Spec) mountOverlay() (root, error) {
+	var open []int
+	defer func() {
+		for _, fd := range open {
+			_ = unix.Close(fd)
+		}
+	}()
+	layers := s.Layers
+	if len(layers) == 0 {
+		layers = []string{filepath.Join(s.Dir, "none")}
+	}
+	names := make([]string, 0, len(layers)+2)
+	for _, dir := range append(slices.Clone(layers), filepath.Join(s.Dir, "upper"), filepath.Join(s.Dir, "work")) {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return root{}, fail(MountFailed, "layer "+dir, err)
+		}
+		open = append(open, fd)
+		names = append(names, strconv.Itoa(fd))
+	}
+	n := len(layers)
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(names[:n], ":"), names[n], names[n+1])
+	if s.UserXattr {
+		options += ",userxattr"
+	}
+	if err := unix.Chdir("/proc/self/fd"); err != nil {
+		return root{}, fail(MountFailed, "directory /proc/self/fd", err)
+	}
+	merged := filepath.Join(s.Dir, "merged")
+	if err := unix.Mount("overlay", merged, "overlay", 0, options); err != nil {
+		return root{}, overlayRefused(s.Dir, err)
+	}
+	fd, err := unix.Open(merged, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return root{}, fail(MountFailed, "root "+merged, err)
+	}
+	return root{fd}, nil
+}
+
+// mount mounts a file system at a directory of the container.
+func (r root) mount(kind, target string, flags uintptr, options string) error {
+	fd, err := r.open(target, directory)
+	if err != nil {
+		return fail(MountFailed, "mount at "+target, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Mount(kind, at(fd), kind, flags, options); err != nil {
+		return fail(MountFailed, fmt.Sprintf("mount of %s at %s", kind, target), err)
+	}
+	return nil
+}
+
+// bind shows source, and what is mounted below it, at what fd is open on.
+func bind(source string, fd int, readOnly bool) error {
+	return clone(unix.AT_FDCWD, source, 0, fd, readOnly)
+}
+
+func clone(dir int, source string, flags uint, fd int, readOnly bool) error {
+	tree, err := unix.OpenTree(dir, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|flags)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	if readOnly {
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+			return err
+		}
+	}
+	return unix.MoveMount(tree, "", fd, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+// kernel mounts what the kernel shows of itself.
+func (r root) kernel(hostNetwork, rootless bool) error {
+	if err := r.mount("proc", "/proc", quiet, ""); err != nil {
+		return procRefused(err)
+	}
+	err := r.mount("sysfs", "/sys", quiet|unix.MS_RDONLY, "")
+	if err != nil && hostNetwork && rootless {
+		// It shows the network, which is not ours.
+		return r.show(Mount{Source: "/sys", Target: "/sys", ReadOnly: true})
+	}
+	if err != nil {
+		return err
+	}
+	var st unix.Statfs_t
+	if unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+		// Programs read their limits there, and do without where they cannot.
+		_ = r.mount("cgroup2", "/sys/fs/cgroup", quiet|unix.MS_RDONLY, "")
+	}
+	return nil
+}
+
+// devices makes /dev.
+func (r root) devices(rootless bool, group uint32) error {
+	if err := r.mount("tmpfs", "/dev", unix.MS_NOSUID|unix.MS_STRICTATIME, "mode=755,size=65536k"); err != nil {
+		return err
+	}
+	for _, name := range devices {
+		if err := r.show(Mount{Source: "/dev/" + name, Target: "/dev/" + name}); err != nil {
+			return err
+		}
+	}
+	const tty = 5 // the group that terminals belong to, everywhere
+	terminals := "newinstance,ptmxmode=0666,mode=0620"
+	if !rootless || group == tty {
+		terminals += ",gid=" + strconv.Itoa(tty)
+	}
+	if err := errors.Join(
+		r.mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, terminals),
+		r.mount("tmpfs", "/dev/shm", quiet, "mode=1777,size=65536k"),
+		r.mount("mqueue", "/dev/mqueue", quiet, ""),
+	); err != nil {
+		return err
+	}
+	dev, err := r.open("/dev", nothing)
+	if err != nil {
+		return fail(MountFailed, "directory /dev", err)
+	}
+	defer unix.Close(dev)
+	for name, to := range map[string]string{
+		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+		"core": "/proc/kcore", "ptmx": "pts/ptmx",
+	} {
+		if err := unix.Symlinkat(to, dev, name); err != nil {
+			return fail(MountFailed, "link /dev/"+name, err)
+		}
+	}
+	return nil
+}
+
+// identity shows the files that say who and where the container is.
+func (r root) identity(s *Spec) error {
+	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+		if err := r.show(Mount{Source: filepath.Join(s.Dir, "etc", name), Target: "/etc/" + name}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// show binds something of the host.
+func (r root) show(m Mount) error {
+	what := fmt.Sprintf("mount of %s at %s", m.Source, m.Target)
+	var st unix.Stat_t
+	if err := unix.Stat(m.Source, &st); err != nil {
+		e := fail(MountFailed, what, err)
+		if errors.Is(err, unix.ENOENT) {
+			e.Why, e.Hint = m.Source+" does not exist", "mkdir -p "+m.Source
+		}
+		return e
+	}
+	made := file
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		made = directory
+	}
+	fd, err := r.open(m.Target, made)
+	if err != nil {
+		return fail(MountFailed, what, err)
+	}
+	defer unix.Close(fd)
+	var there unix.Stat_t
+	if err := unix.Fstat(fd, &there); err != nil {
+		return fail(MountFailed, what, err)
+	}
+	if isDir := there.Mode&unix.S_IFMT == unix.S_IFDIR; isDir != (made == directory) {
+		return &Error{Kind: MountFailed, What: what, Why: "one of them is a directory, the other is a file"}
+	}
+	if err := bind(m.Source, fd, m.ReadOnly); err != nil {
+		return fail(MountFailed, what, err)
+	}
+	return nil
+}
+
+// mounts mounts what the Spec wants, outer directories first.
+func (r root) mounts(s *Spec) error {
+	type wanted struct {
+		target string
+		mount  func() error
+	}
+	var all []wanted
+	for _, m := range s.Mounts {
+		all = append(all, wanted{m.Target, func() error { return r.show(m) }})
+	}
+	for _, t := range s.Tmpfs {
+		target, options, _ := strings.Cut(t, ":")
+		all = append(all, wanted{target, func() error {
+			flags, rest := tmpfsOptions(options)
+			return r.mount("tmpfs", target, flags, rest)
+		}})
+	}
+	depth := func(w wanted) int { return len(parts(path.Clean(w.target))) }
+	slices.SortStableFunc(all, func(a, b wanted) int { return depth(a) - depth(b) })
+	for _, w := range all {
+		if err := w.mount(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var mountFlags = map[string]uintptr{
+	"ro": unix.MS_RDONLY, "noexec": unix.MS_NOEXEC, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV,
+	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME, "sync": unix.MS_SYNCHRONOUS,
+}
+
+// tmpfsOptions divides options into flags and what tmpfs itself understands.
+// They begin with Docker's, which others undo.
+func tmpfsOptions(text string) (flags uintptr, rest string) {
+	undo := map[string]string{"rw": "ro", "exec": "noexec", "suid": "nosuid", "dev": "nodev", "atime": "noatime", "async": "sync"}
+	flags = quiet
+	data := []string{"mode=1777"}
+	for option := range strings.SplitSeq(text, ",") {
+		if flag, ok := mountFlags[option]; ok {
+			flags |= flag
+		} else if flag, ok := mountFlags[undo[option]]; ok {
+			flags &^= flag
+		} else if option != "" {
+			data = append(data, option)
+		}
+	}
+	return flags, strings.Join(data, ",")
+}
+
+// mask hides and protects what is the whole machine's.
+func (r root) mask() error {
+	for _, name := range masked {
+		if err := r.over(name, func(fd int, dir bool) error {
+			if dir {
+				return unix.Mount("tmpfs", at(fd), "tmpfs", quiet|unix.MS_RDONLY, "size=0,mode=755")
+			}
+			return bind("/dev/null", fd, false)
+		}); err != nil {
+			return err
+		}
+	}
+	for _, name := range shown {
+		if err := r.over(name, func(fd int, _ bool) error { return clone(fd, "", unix.AT_EMPTY_PATH, fd, true) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// over mounts something over what is there.
+func (r root) over(name string, mount func(fd int, dir bool) error) error {
+	fd, err := r.open(name, nothing)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fail(MountFailed, "mount over "+name, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	if err == nil {
+		err = mount(fd, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	}
+	if err != nil {
+		return fail(MountFailed, "mount over "+name, err)
+	}
+	return nil
+}
+
+// workdir makes the directory in which the main program begins.
+func (r root) workdir(name string) error {
+	fd, err := r.open(name, directory)
+	if err != nil {
+		return fail(WorkdirFailed, "working directory "+name, err)
+	}
+	return unix.Close(fd)
+}
+
+// enter makes it the root of this process, and lets go of the host's.
+func (r root) enter(readOnly bool) error {
+	defer unix.Close(r.fd)
+	if readOnly {
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		if err := unix.MountSetattr(r.fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return fail(MountFailed, "read-only root", err)
+		}
+	}
+	if err := unix.Fchdir(r.fd); err != nil {
+		return os.NewSyscallError("fchdir", err)
+	}
+	// The old root is mounted over the new one, and is what "." then means.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fail(MountFailed, "pivot_root", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fail(MountFailed, "unmount of the host's root", err)
+	}
+	return os.NewSyscallError("chdir", unix.Chdir("/"))
+}
