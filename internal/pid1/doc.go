@@ -32,8 +32,6 @@
 //	control    the socket of Exec
 //	upper      what the container has written
 //	work       the overlay's own
-//	merged     where the overlay is mounted, seen by the inner process only
-//	etc        hosts, hostname and resolv.conf
 //
 // # What holds a program in
 //

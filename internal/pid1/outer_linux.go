@@ -269,27 +269,16 @@ func (s *Spec) prepare() error {
 	if _, err := os.Lstat(filepath.Join(s.Dir, statusName)); err == nil {
 		return &Error{Kind: Invalid, What: "directory " + s.Dir, Why: "is another container's"}
 	}
-	for _, name := range []string{"upper", "work", "merged", "etc", "none"} {
-		if err := os.Mkdir(filepath.Join(s.Dir, name), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	dirs := []string{s.upper(), s.work()}
+	if len(s.Layers) == 0 {
+		dirs = append(dirs, s.layers()...)
+	}
+	for _, dir := range dirs {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
 	}
-	if err := s.likeTheImage(filepath.Join(s.Dir, "upper")); err != nil {
-		return err
-	}
-	resolv := s.Resolv
-	if resolv == "" {
-		// A host without one resolves nothing either.
-		text, _ := os.ReadFile("/etc/resolv.conf")
-		resolv = string(text)
-	}
-	for name, text := range map[string]string{"hosts": s.hosts(), "hostname": s.hostname() + "\n", "resolv.conf": resolv} {
-		file := filepath.Join(s.Dir, "etc", name)
-		if err := errors.Join(os.WriteFile(file, []byte(text), 0o644), os.Chmod(file, 0o644)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.likeTheImage(s.upper())
 }
 
 // likeTheImage gives the directory that the root is seen by the mode and the

@@ -69,12 +69,8 @@ func (s *Spec) mountOverlay() (root, error) {
 			_ = unix.Close(fd)
 		}
 	}()
-	layers := s.Layers
-	if len(layers) == 0 {
-		layers = []string{filepath.Join(s.Dir, "none")}
-	}
-	names := make([]string, 0, len(layers)+2)
-	for _, dir := range append(slices.Clone(layers), filepath.Join(s.Dir, "upper"), filepath.Join(s.Dir, "work")) {
+	var names []string
+	for _, dir := range append(slices.Clone(s.layers()), s.upper(), s.work()) {
 		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return root{}, fail(MountFailed, "layer "+dir, err)
@@ -82,23 +78,58 @@ func (s *Spec) mountOverlay() (root, error) {
 		open = append(open, fd)
 		names = append(names, strconv.Itoa(fd))
 	}
-	n := len(layers)
+	n := len(names) - 2
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(names[:n], ":"), names[n], names[n+1])
 	if s.UserXattr {
 		options += ",userxattr"
 	}
+	if err := s.stage(); err != nil {
+		return root{}, err
+	}
 	if err := unix.Chdir("/proc/self/fd"); err != nil {
 		return root{}, fail(MountFailed, "directory /proc/self/fd", err)
 	}
-	merged := filepath.Join(s.Dir, "merged")
-	if err := unix.Mount("overlay", merged, "overlay", 0, options); err != nil {
+	if err := unix.Mount("overlay", s.staged("root"), "overlay", 0, options); err != nil {
 		return root{}, overlayRefused(s.Dir, err)
 	}
-	fd, err := unix.Open(merged, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(s.staged("root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return root{}, fail(MountFailed, "root "+merged, err)
+		return root{}, fail(MountFailed, "root "+s.staged("root"), err)
 	}
 	return root{fd}, nil
+}
+
+// stage mounts a directory in memory, in which there is a place for the root
+// and what says who the container is. Nobody else sees it, and it costs the disk
+// nothing. It is over the overlay's own directory, which nobody needs to see.
+func (s *Spec) stage() error {
+	if err := unix.Mount("tmpfs", s.work(), "tmpfs", quiet, "mode=755"); err != nil {
+		return forbidden("mount in "+s.Dir, err)
+	}
+	resolv := s.Resolv
+	if resolv == "" {
+		// A host without one resolves nothing either.
+		text, _ := os.ReadFile("/etc/resolv.conf")
+		resolv = string(text)
+	}
+	return errors.Join(
+		os.Mkdir(s.staged("root"), 0o755),
+		os.WriteFile(s.staged("hosts"), []byte(s.hosts()), 0o644),
+		os.WriteFile(s.staged("hostname"), []byte(s.hostname()+"\n"), 0o644),
+		os.WriteFile(s.staged("resolv.conf"), []byte(resolv), 0o644),
+	)
+}
+
+func (s *Spec) upper() string             { return filepath.Join(s.Dir, "upper") }
+func (s *Spec) work() string              { return filepath.Join(s.Dir, "work") }
+func (s *Spec) staged(name string) string { return filepath.Join(s.work(), name) }
+
+// layers are what an overlay takes, which wants one at least.
+func (s *Spec) layers() []string {
+	if len(s.Layers) == 0 {
+		return []string{filepath.Join(s.Dir, "none")}
+	}
+	return s.Layers
 }
 
 // mount mounts a file system at a directory of the container.
@@ -196,7 +227,7 @@ func (r root) devices(rootless bool, group uint32) error {
 // identity shows the files that say who and where the container is.
 func (r root) identity(s *Spec) error {
 	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
-		if err := r.show(Mount{Source: filepath.Join(s.Dir, "etc", name), Target: "/etc/" + name}); err != nil {
+		if err := r.show(Mount{Source: s.staged(name), Target: "/etc/" + name}); err != nil {
 			return err
 		}
 	}
