@@ -39,6 +39,7 @@ type order struct {
 type report struct {
 	Link    bool   `json:"link,omitempty"` // comes with the descriptor of the network
 	Started bool   `json:"started,omitempty"`
+	Ended   bool   `json:"ended,omitempty"` // the program has; our own status tells how
 	Error   *Error `json:"error,omitempty"`
 }
 
@@ -98,6 +99,7 @@ func inside(n Network) int {
 	for {
 		select {
 		case code := <-ended:
+			_ = outer.send(report{Ended: true})
 			return code
 		case <-c.lost:
 			return 128 + int(unix.SIGKILL)

@@ -148,6 +148,9 @@ func TestADirectoryIsForOneRun(t *testing.T) {
 		if _, code := again.start().output(); code != ExitFailed || !strings.HasSuffix(again.stderr.String(), "is another container's\n") {
 			t.Errorf("%d; it says %s", code, again.stderr.String())
 		}
+		if err := Ready(t.Context(), b.dir); err != nil {
+			t.Errorf("the first one had begun: %v", err)
+		}
 	})
 }
 
@@ -264,7 +267,7 @@ func decision(t *testing.T, program []unix.SockFilter, arch, number uint32, args
 	return 0
 }
 
-// Every call of every machine is decided as the profile says.
+// The calls of every machine are decided as the profile says.
 func TestSystemCalls(t *testing.T) {
 	t.Parallel()
 	for goarch, own := range allowances {
@@ -282,19 +285,17 @@ func TestSystemCalls(t *testing.T) {
 		for _, a := range kinds {
 			special := []uint32{a.clone, a.clone3, a.personality, a.socket}
 			newest := a.always[len(a.always)-1].last
-			for n := range newest + 100 {
+			for _, n := range edges(a.always) {
 				want := refuse
 				switch {
+				case slices.Contains(special, n):
+					continue
 				case n > newest:
 					want = unknown
 				case contains(a.always, n):
 					want = allow
 				}
-				is := false
-				for _, s := range special {
-					is = is || s == n
-				}
-				if got := decision(t, program, a.arch, n, 1<<40, 1<<40); !is && got != want {
+				if got := decision(t, program, a.arch, n, 1<<40, 1<<40); got != want {
 					t.Fatalf("%s: call %d of machine %x: %x, want %x", goarch, n, a.arch, got, want)
 				}
 			}
@@ -327,6 +328,17 @@ func TestSystemCalls(t *testing.T) {
 			t.Errorf("%s: another machine: %x", goarch, got)
 		}
 	}
+}
+
+// edges are the numbers at the ends of spans, inside and outside.
+func edges(spans []span) (all []uint32) {
+	for _, s := range spans {
+		all = append(all, s.first, s.last, s.last+1)
+		if s.first > 0 {
+			all = append(all, s.first-1)
+		}
+	}
+	return all
 }
 
 func contains(spans []span, n uint32) bool {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -45,6 +46,12 @@ func TestMain(m *testing.M) {
 		case "ask":
 			os.Exit(ask())
 		}
+	}
+	// Tests wait for processes most of the time, and with the race detector each of
+	// those sleeps for a second before it ends.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		os.Exit(toldError(err))
 	}
 	os.Exit(withCopy(m.Run))
 }

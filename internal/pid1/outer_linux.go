@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	goruntime "runtime"
+	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -43,13 +46,18 @@ type outer struct {
 	network Network
 	gateway Gateway // nil without a network of its own that reaches anything
 	conn    connection
+	serving sync.WaitGroup
 	served  chan error
 	started bool
-	failure *Error
+	ended   bool   // the program, of itself
+	failure *Error // why it did not start, or had to end
 }
 
 func outside(argument string, n Network) int {
 	signals := hearSignals() // first of all: what comes is for the main program
+	// What the container's environment says to Go programs is not meant for us.
+	debug.SetMemoryLimit(math.MaxInt64)
+	debug.SetGCPercent(100)
 	// The kernel ends the inner process with the thread that forked it, so this
 	// one stays.
 	goruntime.LockOSThread()
@@ -151,43 +159,52 @@ func (o *outer) follow(cmd *exec.Cmd, signals chan os.Signal) (int, *Error) {
 			if err == nil {
 				err = errors.New("it has ended")
 			}
-			o.failure = fail(NetworkFailed, "network of the container", err)
-			_ = o.conn.Close() // which ends the container
+			// Or it ends because the container has: then that has been reported.
+			o.end(fail(NetworkFailed, "network of the container", err))
 		}
 	}
-	return o.result(cmd, cmd.Wait())
+	err := cmd.Wait()
+	cancel()
+	o.serving.Wait()
+	return o.result(cmd, err)
+}
+
+// end ends the container. What it still reports is heard.
+func (o *outer) end(why *Error) {
+	o.failure = why
+	_ = o.conn.CloseWrite()
 }
 
 // result is what becomes of us when the inner process has ended.
 func (o *outer) result(cmd *exec.Cmd, err error) (int, *Error) {
-	ended, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	switch {
-	case o.failure != nil:
-		return 0, o.failure
-	case !o.started:
-		return 0, &Error{Kind: Failed, What: "first process of the container", Why: fmt.Sprintf("ended before its program began: %v", err)}
 	case !ok:
 		return 0, asError("first process of the container", err)
+	case o.ended, o.started && status.Signaled():
+		return exitStatus(unix.WaitStatus(status)), nil
+	case o.failure != nil:
+		return 0, o.failure
 	}
-	return exitStatus(unix.WaitStatus(ended)), nil
+	return 0, &Error{Kind: Failed, What: "first process of the container", Why: fmt.Sprintf("ended, and did not say why: %v", err)}
 }
 
 func (o *outer) hear(ctx context.Context, r report, files []*os.File) {
 	if r.Link && len(files) == 1 {
 		link := files[0]
-		go func() {
+		o.serving.Go(func() {
 			defer link.Close()
 			o.served <- o.gateway.Serve(ctx, link)
-		}()
+		})
 		_ = o.conn.send(order{Proceed: true})
 	}
 	if r.Started {
 		o.started = true
 		if err := writeStatus(o.spec.Dir, status{}); err != nil {
-			o.failure = fail(Failed, "status in "+o.spec.Dir, err)
-			_ = o.conn.Close()
+			o.end(fail(Failed, "status in "+o.spec.Dir, err))
 		}
 	}
+	o.ended = o.ended || r.Ended
 	if r.Error != nil {
 		o.failure = r.Error
 	}

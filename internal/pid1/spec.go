@@ -162,13 +162,13 @@ func (s *Spec) check() *Error {
 		return invalid("working directory %q: not an absolute path", s.Workdir)
 	}
 	for _, m := range s.Mounts {
-		if !filepath.IsAbs(m.Source) || !path.IsAbs(m.Target) {
-			return invalid("mount of %q at %q: not absolute paths", m.Source, m.Target)
+		if !filepath.IsAbs(m.Source) || !path.IsAbs(m.Target) || path.Clean(m.Target) == "/" {
+			return invalid("mount of %q at %q: not absolute paths, or the root", m.Source, m.Target)
 		}
 	}
 	for _, t := range s.Tmpfs {
-		if !path.IsAbs(t) {
-			return invalid("tmpfs at %q: not an absolute path", t)
+		if target, _, _ := strings.Cut(t, ":"); !path.IsAbs(target) || path.Clean(target) == "/" {
+			return invalid("tmpfs at %q: not an absolute path, or the root", target)
 		}
 	}
 	return s.checkLines()

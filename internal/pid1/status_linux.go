@@ -19,7 +19,8 @@ type status struct {
 	Error *Error `json:"error,omitempty"` // nil when the main program was executed
 }
 
-// writeStatus writes the file whole or not at all.
+// writeStatus writes the file whole or not at all, and once: a second container
+// in the directory tells nobody in the name of the first.
 func writeStatus(dir string, s status) error {
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -29,7 +30,7 @@ func writeStatus(dir string, s status) error {
 	if err := os.WriteFile(name+".new", text, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(name+".new", name)
+	return errors.Join(os.Link(name+".new", name), os.Remove(name+".new"))
 }
 
 // Ready returns once the main program of the container in dir has been executed,
