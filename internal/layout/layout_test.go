@@ -32,6 +32,7 @@ var doors = map[string][]string{
 	"internal/layout":   {},
 	"internal/logs":     {},
 	"internal/manual":   {},
+	"internal/network":  {},
 	"internal/oci":      {},
 	"internal/pid1":     {},
 	"internal/ports":    {"internal/sockets"},
