@@ -82,6 +82,9 @@ func newNamespace() *syscall.SysProcAttr {
 
 // makeHost gives the namespace a loopback and an outside.
 func makeHost() error {
+	if _, err := net.InterfaceByName("outside"); err == nil {
+		return nil // by whoever started this one to fuzz
+	}
 	n, err := dialNetlink()
 	if err != nil {
 		return err
@@ -321,6 +324,8 @@ func contain() int {
 // deeds are what containers do.
 var deeds = map[string]func([]string) (string, error){
 	"echo":     func(a []string) (string, error) { return "", serveEcho(a[0]) },
+	"sink":     func(a []string) (string, error) { return "", serveSink(a[0]) },
+	"source":   func(a []string) (string, error) { return "", serveSource(a[0]) },
 	"drop":     func(a []string) (string, error) { return "", serveDrop(a[0]) },
 	"greet":    func(a []string) (string, error) { return "", serveGreeting(a[0], a[1]) },
 	"dial":     func(a []string) (string, error) { return tryDial(a[0]) },
@@ -336,8 +341,8 @@ var deeds = map[string]func([]string) (string, error){
 	"settings": func([]string) (string, error) { return settingsSeen() },
 }
 
-// serveEcho sends back what it gets, half-close by half-close.
-func serveEcho(address string) error {
+// listen serves connections in the background, and closes them.
+func listen(address string, serve func(*net.TCPConn)) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
@@ -350,54 +355,52 @@ func serveEcho(address string) error {
 			}
 			go func() {
 				defer c.Close()
-				if _, err := io.Copy(c, c); err == nil {
-					_ = c.(*net.TCPConn).CloseWrite()
-				}
+				serve(c.(*net.TCPConn))
 			}()
 		}
 	}()
 	return nil
+}
+
+// serveEcho sends back what it gets, half-close by half-close.
+func serveEcho(address string) error {
+	return listen(address, func(c *net.TCPConn) {
+		if _, err := io.Copy(c, c); err == nil {
+			_ = c.CloseWrite()
+		}
+	})
+}
+
+// serveSink reads.
+func serveSink(address string) error {
+	return listen(address, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
+}
+
+// serveSource writes.
+func serveSource(address string) error {
+	return listen(address, func(c *net.TCPConn) {
+		for b := make([]byte, 256<<10); ; {
+			if _, err := c.Write(b); err != nil {
+				return
+			}
+		}
+	})
 }
 
 // serveDrop resets every connection as soon as something was said.
 func serveDrop(address string) error {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return err
-	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Read(make([]byte, 1))
-			reset(c.(*net.TCPConn))
-		}
-	}()
-	return nil
+	return listen(address, func(c *net.TCPConn) {
+		_, _ = c.Read(make([]byte, 1))
+		reset(c)
+	})
 }
 
 // serveGreeting says something at once, and waits for the other end.
 func serveGreeting(address, greeting string) error {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return err
-	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.WriteString(c, greeting)
-				_, _ = io.Copy(io.Discard, c)
-			}()
-		}
-	}()
-	return nil
+	return listen(address, func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, greeting)
+		_, _ = io.Copy(io.Discard, c)
+	})
 }
 
 // serveHTTP sends back the body of every request.

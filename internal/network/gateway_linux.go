@@ -22,10 +22,13 @@ import (
 const (
 	nic = 1
 
-	// A connection's buffers: enough to keep a link busy that answers within a
-	// millisecond, and the most that a peer which does not read takes of our
-	// memory.
-	bufferMin, bufferMax = 4 << 10, 512 << 10
+	// A connection's buffers. More made nothing faster; many connections that
+	// nobody reads from would take more memory, and overrun the link's queue.
+	bufferMin, bufferMax = 4 << 10, 256 << 10
+
+	// A connection that the container's kernel has given up without a word, as
+	// it does when its last packets got lost too often, is asked for.
+	keepaliveIdle, keepaliveInterval, keepaliveCount = 30 * time.Second, 10 * time.Second, 3
 
 	// timeWait guards against packets that were on their way for long. The
 	// link keeps order and has no long ways.

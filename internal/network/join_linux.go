@@ -27,6 +27,11 @@ type inner struct {
 }
 
 func newInner(queue *waiter.Queue, endpoint tcpip.Endpoint) inner {
+	idle, interval := tcpip.KeepaliveIdleOption(keepaliveIdle), tcpip.KeepaliveIntervalOption(keepaliveInterval)
+	_ = endpoint.SetSockOpt(&idle) // TCP has these
+	_ = endpoint.SetSockOpt(&interval)
+	_ = endpoint.SetSockOptInt(tcpip.KeepaliveCountOption, keepaliveCount)
+	endpoint.SocketOptions().SetKeepAlive(true)
 	return inner{gonet.NewTCPConn(queue, endpoint), endpoint}
 }
 

@@ -102,7 +102,7 @@ func (n *Network) shut() {
 }
 
 // Close ends Serve without waiting for what the container has said, or what
-// Open has opened if Serve was not called.
+// Open has opened if Serve was not called. It may be called again.
 func (n *Network) Close() error {
 	n.kill()
 	n.shut()
@@ -113,7 +113,8 @@ func (n *Network) Close() error {
 		<-served
 		return nil
 	}
-	return n.dir.Close()
+	n.dir.Close()
+	return nil
 }
 
 // Serve is the network of the container whose Attach made file, which it takes

@@ -76,6 +76,8 @@ func listenProject(dir *os.File, name string) (*net.UnixListener, error) {
 	case err == nil:
 		c.Close()
 		return nil, &ServedError{visible}
+	case errors.Is(err, syscall.EAGAIN): // its queue is full
+		return nil, &ServedError{visible}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("%s: %w", visible, unwrapPath(err))
