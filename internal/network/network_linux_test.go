@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -30,16 +31,18 @@ func project(t testing.TB) string {
 	return dir
 }
 
-// freePort is a port of the host that nobody has.
+// freePort is a port of the host that nobody has and that no client is given:
+// the namespace is ours alone.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	port := 20000 + int(lastPort.Add(1))
+	if port >= 32768 {
+		t.Fatal("no ports are left below those of clients")
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
+
+var lastPort atomic.Int32
 
 func at(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
 
@@ -419,7 +422,7 @@ func TestPing(t *testing.T) {
 // up to change.
 func nameServer(t *testing.T, change func(*dnsmessage.Message)) netip.AddrPort {
 	t.Helper()
-	datagrams, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	datagrams, err := net.ListenPacket("udp4", at("127.0.0.1", freePort(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
