@@ -39,6 +39,11 @@ func (d *Daemon) clear(ctx context.Context, rt runtime.Runtime) error {
 	if c.given {
 		return nil
 	}
+	if rt == runtime.Runtime(d.builtin) { // its containers are processes
+		if err := d.clear(ctx, d.process); err != nil {
+			return err
+		}
+	}
 	if err := d.sweep(ctx, rt); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
 	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/builtin"
 	"github.com/locald/locald/runtime/container"
 	"github.com/locald/locald/runtime/process"
 )
@@ -40,6 +41,7 @@ type Daemon struct {
 	log     *zap.Logger
 	machine *project.Machine
 	process *process.Runtime
+	builtin *builtin.Runtime
 	place   place
 
 	leave   context.CancelFunc // ends Serve once services are down
@@ -109,6 +111,7 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 		return nil, err
 	}
 	d.process = process.New(keeper.Options{Dir: d.options.Places.Dir, Owner: string(owner), Log: os.Stderr, Logs: keeper.Retention{Bytes: 256 << 20, Age: 7 * 24 * time.Hour}, Trouble: d.doubts.ofLog})
+	d.builtin = builtin.New(builtin.Options{Dir: d.options.Places.Dir, Process: d.process})
 	d.machine = &project.Machine{
 		Store: d.store, Owner: owner, Process: d.process, Containers: func(engine string) project.Containers { return d.engine(engine) },
 		Note:     d.note,
@@ -190,7 +193,10 @@ func (d *Daemon) tellReady() {
 
 // engine is the container runtime of an engine, by the name that a project
 // writes.
-func (d *Daemon) engine(name string) *container.Runtime {
+func (d *Daemon) engine(name string) project.Containers {
+	if name == builtin.Name {
+		return d.builtin
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := d.containers[name]

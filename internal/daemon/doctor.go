@@ -2,12 +2,15 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/postgres"
 	"github.com/locald/locald/ipc"
+	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/builtin"
 	"github.com/locald/locald/runtime/container"
 )
 
@@ -19,6 +22,7 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 	}}}
 	report.Checks = append(report.Checks, d.files()...)
 	report.Checks = append(report.Checks, engines(container.Discover(ctx, os.Getenv, "auto"))...)
+	report.Checks = append(report.Checks, d.builtinEngine(ctx))
 	report.Checks = append(report.Checks, natives(postgres.Installs(os.Getenv))...)
 	for _, l := range keeper.Layers() {
 		report.Checks = append(report.Checks, ipc.Check{Area: "containment", Name: l.Name, OK: l.Here || !l.Needed, Detail: l.Detail})
@@ -52,6 +56,19 @@ func engines(found []container.Found) []ipc.Check {
 		})
 	}
 	return checks
+}
+
+// builtinEngine says whether containers can be made without an engine. Nobody has
+// to be able to.
+func (d *Daemon) builtinEngine(ctx context.Context) ipc.Check {
+	c := ipc.Check{Area: "engine", Name: builtin.Name, OK: true, Detail: `makes containers without an engine, for engine = "builtin"`}
+	if err := d.builtin.Ping(ctx); err != nil {
+		c.Detail = err.Error()
+		if known, ok := errors.AsType[*runtime.Fault](err); ok {
+			c.Remedy = known.Hint
+		}
+	}
+	return c
 }
 
 func natives(found []postgres.Install) []ipc.Check {

@@ -20,6 +20,7 @@ const module = "github.com/locald/locald"
 var doors = map[string][]string{
 	"runtime":             {},
 	"runtime/process":     {"runtime", "internal/keeper", "internal/sockets"},
+	"runtime/builtin":     {"runtime", "runtime/process", "internal/network", "internal/oci", "internal/pid1"},
 	"runtime/container":   {"runtime", "internal/keeper"},
 	"runtime/runtimetest": {"runtime"},
 	"supervisor":          {"runtime"},
@@ -46,11 +47,11 @@ var doors = map[string][]string{
 		"internal/postgres", "internal/probe", "internal/state",
 	},
 	"internal/daemon": {
-		"ipc", "restore", "runtime", "runtime/container", "runtime/process", "supervisor",
+		"ipc", "restore", "runtime", "runtime/builtin", "runtime/container", "runtime/process", "supervisor",
 		"internal/config", "internal/keeper", "internal/logs", "internal/postgres", "internal/project", "internal/sockets", "internal/state",
 	},
-	"internal/cli": {"ipc", "runtime", "internal/config", "internal/logs", "internal/state", "runtime/container"},
-	"cmd/locald":   {"ipc", "internal/cli", "internal/daemon", "internal/keeper", "internal/pid1"},
+	"internal/cli": {"ipc", "runtime", "internal/config", "internal/logs", "internal/state", "runtime/container", "internal/pid1"},
+	"cmd/locald":   {"ipc", "internal/cli", "internal/daemon", "internal/keeper", "runtime/builtin"},
 }
 
 // outside are folders that are not part of the house: examples, and programs

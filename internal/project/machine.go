@@ -26,8 +26,9 @@ type Containers interface {
 	Ping(ctx context.Context) error
 	// Engine names the engine in use, "docker" for example; empty before it is known.
 	Engine() string
-	// Host is where the engine listens, for clients that go there themselves.
-	Host() string
+	// At is where a client finds the container of a run that goes there itself: the
+	// engine's address, or a directory where there is no engine.
+	At(run runtime.RunID) string
 	// RemoveVolumes deletes the named volumes of a project, by its id, that a
 	// service made; those that do not exist are no error.
 	RemoveVolumes(ctx context.Context, project, service string, names ...string) error

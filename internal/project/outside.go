@@ -209,7 +209,9 @@ func (p *Project) Inside(name string, inherited []string) (Place, error) {
 		return Place{}, &runtime.Fault{Code: "exited", Hint: "locald up " + name, Err: fmt.Errorf("%s is not running", name)}
 	}
 	if s.contained() {
-		place := Place{Container: status.Info.ContainerID, Host: s.containers().Host(), Engine: status.Info.Engine}
+		place := Place{Container: status.Info.ContainerID, Engine: status.Info.Engine}
+		run := runtime.Spec{Project: s.project.identity(), Service: name, Run: status.Run}
+		place.Host = s.containers().At(run.ID())
 		if s.conf.Type == config.TypePostgres {
 			place.Env = postgres.Variables(s.credentials, "127.0.0.1", postgresPort)
 		}

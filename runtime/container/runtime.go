@@ -134,6 +134,9 @@ func (r *Runtime) Host() string {
 	return r.engine.place.host
 }
 
+// At is where a client finds the container of a run: Host, for every run.
+func (r *Runtime) At(runtime.RunID) string { return r.Host() }
+
 // Ping looks for the engine if none is in use, and asks whether it is there.
 func (r *Runtime) Ping(ctx context.Context) error {
 	e, err := r.connect(ctx)

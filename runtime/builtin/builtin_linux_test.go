@@ -1,0 +1,149 @@
+package builtin_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+
+	"github.com/locald/locald/internal/keeper"
+	"github.com/locald/locald/internal/logs"
+	"github.com/locald/locald/internal/pid1"
+	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/builtin"
+	"github.com/locald/locald/runtime/process"
+	"github.com/locald/locald/runtime/runtimetest"
+)
+
+// The test binary is the keeper too, and what makes containers.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "keeper":
+			os.Exit(keeper.Main(os.Args[2:]))
+		case "container":
+			os.Exit(builtin.Main(os.Args[2:]))
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// served is a registry with the images that hack/testimages makes.
+var served = sync.OnceValues(func() (host string, err error) {
+	if host = os.Getenv(registryVar); host != "" {
+		return host, nil
+	}
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	host = strings.TrimPrefix(server.URL, "http://")
+	out, err := exec.Command("go", "run", "../../hack/testimages", "-load=false", "-push", host).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return host, nil
+})
+
+func shellImage(t *testing.T) string {
+	t.Helper()
+	host, err := served()
+	if err != nil {
+		t.Skipf("no test images (hack/test-deps makes them): %v", err)
+	}
+	return host + "/locald-test/shell:1"
+}
+
+func open(t *testing.T, owner runtime.Owner) *builtin.Runtime {
+	t.Helper()
+	dir := t.TempDir()
+	p := process.New(keeper.Options{Dir: dir, Owner: string(owner), Log: os.Stderr})
+	r := builtin.New(builtin.Options{Dir: dir, Process: p})
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "containers", "*", "*")); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	})
+	if err := r.Ping(t.Context()); err != nil {
+		t.Skip(err)
+	}
+	return r
+}
+
+func output(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := logs.OpenReader(dir).Read(t.Context(), logs.Query{Tail: -1, Output: true}, func(l logs.Line) error {
+		b.Write(l.Data)
+		b.WriteByte('\n')
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestSuite(t *testing.T) {
+	image := shellImage(t)
+	runtimetest.Suite(t, runtimetest.Subject{
+		Open: func(t *testing.T, owner runtime.Owner) runtime.Runtime { return open(t, owner) },
+		Shell: func(_ *testing.T, script string) runtime.Spec {
+			return runtime.Spec{Command: []string{"sh", "-c", script}, Image: &runtime.Image{Name: image}}
+		},
+		Output: output,
+	})
+}
+
+// registryVar is set for a test that runs itself as an ordinary user: where the
+// images are served.
+const registryVar = "BUILTIN_TEST_REGISTRY"
+
+// TestSuiteAsAnOrdinaryUser is the same without being root, and so in a user
+// namespace.
+func TestSuiteAsAnOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("TestSuite is it already")
+	}
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil {
+		t.Skip(err)
+	}
+	shellImage(t)
+	host, _ := served()
+	user := 100000 + os.Getpid()
+	dir, err := os.MkdirTemp("", "builtin-user-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pid1.Remove(dir) })
+	self := filepath.Join(dir, "builtin.test")
+	if out, err := exec.Command("cp", os.Args[0], self).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, path := range []string{dir, self} {
+		if err := errors.Join(os.Chmod(path, 0o755), os.Chown(path, user, user)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := strconv.Itoa(user)
+	cmd := exec.CommandContext(t.Context(), setpriv, "--reuid="+id, "--regid="+id, "--clear-groups", self, "-test.run", "^TestSuite$", "-test.v")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "HOME="+dir, "TMPDIR="+dir, registryVar+"="+host)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if strings.Contains(string(out), "--- SKIP: TestSuite ") || !strings.Contains(string(out), "--- PASS: TestSuite/") {
+		t.Skipf("as an ordinary user: %s", out)
+	}
+}

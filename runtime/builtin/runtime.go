@@ -1,0 +1,263 @@
+package builtin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/locald/locald/internal/oci"
+	"github.com/locald/locald/internal/pid1"
+	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/process"
+)
+
+// Name is what projects write to have this engine.
+const Name = "builtin"
+
+// Options say where a Runtime keeps things, and what runs its containers.
+type Options struct {
+	Dir     string           // of the state: images, containers and volumes are below it
+	Process *process.Runtime // runs the containers, and says whose they are
+	Images  oci.Options
+
+	// Program is argv of a locald; empty is this program.
+	Program []string
+
+	// Note puts a sentence about a run into its log; nil: nobody reads.
+	Note func(log string, run int, text string)
+}
+
+// Runtime makes containers without an engine. Its methods may be called
+// concurrently.
+type Runtime struct {
+	options Options
+
+	trying    sync.Mutex
+	supported bool // this machine lets us; guarded by trying
+
+	mu    sync.Mutex
+	store *oci.Store
+	live  map[runtime.RunID]*instance
+}
+
+// New returns a runtime. Nothing is made on disk yet.
+func New(o Options) *Runtime {
+	return &Runtime{options: o, live: map[runtime.RunID]*instance{}}
+}
+
+// Kind is Container.
+func (r *Runtime) Kind() runtime.Kind { return runtime.Container }
+
+// Engine is Name.
+func (r *Runtime) Engine() string { return Name }
+
+// Ping is nil when this machine lets us make containers.
+func (r *Runtime) Ping(context.Context) error {
+	r.trying.Lock()
+	defer r.trying.Unlock()
+	if r.supported {
+		return nil
+	}
+	if err := os.MkdirAll(r.options.Dir, 0o700); err != nil {
+		return unwritten(err)
+	}
+	if err := pid1.Supported(r.options.Dir); err != nil {
+		return unsupported(err)
+	}
+	r.supported = true
+	return nil
+}
+
+// Store is the images, opened when they are first asked for.
+func (r *Runtime) Store() (*oci.Store, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.store == nil {
+		store, err := oci.Open(filepath.Join(r.options.Dir, "images"), r.options.Images)
+		if err != nil {
+			return nil, err
+		}
+		r.store = store
+	}
+	return r.store, nil
+}
+
+// Prepare pulls the image, as spec.Image.Pull says.
+func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(runtime.Progress)) error {
+	if err := check(spec); err != nil {
+		return err
+	}
+	if err := r.Ping(ctx); err != nil {
+		return err
+	}
+	_, err := r.image(ctx, spec, report)
+	return err
+}
+
+// At is where a client finds the container of a run: the directory that Exec of
+// internal/pid1 takes.
+func (r *Runtime) At(id runtime.RunID) string { return r.dirOf(id) }
+
+// List returns the containers of owner that run: what the process runtime finds,
+// and has a container's directory.
+func (r *Runtime) List(ctx context.Context, owner runtime.Owner) ([]runtime.Ref, error) {
+	found, err := r.options.Process.List(ctx, owner)
+	var all []runtime.Ref
+	for _, ref := range found {
+		if _, err := os.Stat(r.dirOf(ref.Run)); err == nil {
+			ref.Kind = runtime.Container
+			all = append(all, ref)
+		}
+	}
+	return all, err
+}
+
+// Attach returns the container that ref names.
+func (r *Runtime) Attach(ctx context.Context, ref runtime.Ref) (runtime.Instance, error) {
+	if ref.Kind != runtime.Container {
+		return nil, runtime.ErrGone
+	}
+	ref.Kind = runtime.Process
+	main, err := r.options.Process.Attach(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	in := r.live[ref.Run]
+	r.mu.Unlock()
+	if in != nil && in.main == main {
+		return in, nil
+	}
+	return newInstance(r, main, r.dirOf(ref.Run)), nil
+}
+
+// Start makes the container and returns once its main program is executed.
+func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Instance, error) {
+	if err := check(spec); err != nil {
+		return nil, err
+	}
+	image, err := r.image(ctx, spec, func(runtime.Progress) {})
+	if err != nil {
+		return nil, err
+	}
+	dir := r.dirOf(spec.ID())
+	made, err := r.container(spec, image, dir)
+	if err != nil {
+		return nil, err
+	}
+	store, err := r.Store()
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Lease(ctx, string(spec.ID()), image.Digest); err != nil {
+		return nil, imageFault(err)
+	}
+	in, err := r.start(ctx, spec, image, made)
+	if err != nil {
+		return nil, errors.Join(err, pid1.Remove(dir), store.Release(string(spec.ID())))
+	}
+	return in, nil
+}
+
+// start runs what makes the container, and waits until it is made.
+func (r *Runtime) start(ctx context.Context, spec runtime.Spec, image *oci.Image, made pid1.Spec) (*instance, error) {
+	if err := os.MkdirAll(made.Dir, 0o700); err != nil {
+		return nil, unwritten(err)
+	}
+	command, err := r.command(made)
+	if err != nil {
+		return nil, err
+	}
+	outer := spec
+	outer.Image, outer.Command, outer.Dir = nil, command, "/"
+	outer.Env = environment(image, spec.Env)
+	if outer.StopSignal == "" {
+		outer.StopSignal = image.Config.StopSignal
+	}
+	main, err := r.options.Process.Start(ctx, outer)
+	if err != nil {
+		return nil, err
+	}
+	if err := ready(ctx, main, made.Dir); err != nil {
+		// Whatever there is of it ends, also when nobody waits any more.
+		stop := main.Stop(context.WithoutCancel(ctx), 0)
+		return nil, errors.Join(containerFault(spec, err), stop, main.Remove(context.WithoutCancel(ctx)))
+	}
+	in := newInstance(r, main, made.Dir)
+	in.healthcheck(image.Config.Healthcheck)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.live[spec.ID()] = in
+	return in, nil
+}
+
+// ready returns once the main program is executed, or says why it is not.
+func ready(ctx context.Context, main runtime.Instance, dir string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if _, err := main.Wait(ctx); err == nil {
+			cancel()
+		}
+	}()
+	err := pid1.Ready(ctx, dir)
+	if err != nil && ctx.Err() != nil {
+		select {
+		case <-ended: // it may have said why it ended
+			done, over := context.WithCancel(context.Background())
+			over()
+			if last := pid1.Ready(done, dir); last == nil || !errors.Is(last, context.Canceled) {
+				return last
+			}
+		default:
+		}
+	}
+	return err
+}
+
+// dirOf is where a container is made.
+func (r *Runtime) dirOf(id runtime.RunID) string {
+	project, service, run, ok := id.Split()
+	if !ok {
+		return filepath.Join(r.options.Dir, "containers", "unknown")
+	}
+	return filepath.Join(r.options.Dir, "containers", project, fmt.Sprintf("%s-%d", service, run))
+}
+
+// discard deletes a container's directory and ends its lease.
+func (r *Runtime) discard(id runtime.RunID) error {
+	store, err := r.Store()
+	if err != nil {
+		return err
+	}
+	return errors.Join(pid1.Remove(r.dirOf(id)), store.Release(string(id)))
+}
+
+// Sweep deletes what is left of containers that are gone: nothing of the owner's
+// may run that this runtime has not started.
+func (r *Runtime) Sweep(context.Context) error {
+	store, err := r.Store()
+	if err != nil {
+		return err
+	}
+	leases, err := store.Leases()
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for owner := range leases {
+		id := runtime.RunID(owner)
+		r.mu.Lock()
+		_, live := r.live[id]
+		r.mu.Unlock()
+		if !live {
+			problems = append(problems, r.discard(id))
+		}
+	}
+	return errors.Join(problems...)
+}
