@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -33,6 +34,9 @@ func stub() {
 }
 
 func stubMain(args []string) error {
+	if slices.Contains([]string{"http", "listen", "notify", "stay"}, args[0]) {
+		signal.Notify(told, syscall.SIGTERM)
+	}
 	if len(args) == 0 {
 		return fmt.Errorf("usage: stub http|listen|notify|line|get|stay|as [ARG]")
 	}
@@ -60,11 +64,10 @@ func stubMain(args []string) error {
 	return fmt.Errorf("stub %s: unknown", args[0])
 }
 
-func stay() {
-	told := make(chan os.Signal, 1)
-	signal.Notify(told, syscall.SIGTERM)
-	<-told
-}
+// told to end: from before it says or does anything that somebody waits for.
+var told = make(chan os.Signal, 1)
+
+func stay() { <-told }
 
 func stubHTTP(status string) error {
 	code := http.StatusOK
