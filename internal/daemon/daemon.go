@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -153,6 +155,7 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 	if failed := d.halt(life, func(ipc.Event) error { return nil }); len(failed) > 0 {
 		d.log.Error("not everything could be stopped", zap.Strings("services", failed))
 	}
+	d.sweepEngines(life)
 	d.rewrite()
 	end()
 	if err == nil {
@@ -163,6 +166,35 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 	d.close()
 	_ = os.Remove(d.options.Places.PIDFile)
 	return err
+}
+
+// sweepTime is how long an engine has to remove what nobody uses when the daemon
+// leaves; the next one tries again.
+const sweepTime = 5 * time.Second
+
+// sweepEngines removes what a daemon that was killed had asked an engine for, and
+// what came after this one had looked.
+func (d *Daemon) sweepEngines(ctx context.Context) {
+	if d.keepsAny() {
+		return // it could not be stopped
+	}
+	ctx, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
+	d.mu.Lock()
+	engines := slices.Collect(maps.Values(d.containers))
+	d.mu.Unlock()
+	var sweeping sync.WaitGroup
+	for _, c := range engines {
+		if c.Engine() == "" {
+			continue // none was needed
+		}
+		sweeping.Go(func() {
+			if err := c.Sweep(ctx); err != nil && !errors.Is(err, runtime.ErrUnavailable) {
+				d.log.Warn("engine", zap.Error(err))
+			}
+		})
+	}
+	sweeping.Wait()
 }
 
 // close lets go of what the runtimes hold.
@@ -203,7 +235,8 @@ func (d *Daemon) engine(name string) project.Containers {
 	if c == nil {
 		c = container.New(container.Options{
 			Owner: d.machine.Owner, Engine: name, Streams: d.streams, Flush: d.flush, Note: d.note,
-			Away: func(err error) { d.away(c, err) },
+			Away:  func(err error) { d.away(c, err) },
+			Keeps: func(run runtime.RunID) bool { return d.keeps(runtime.Ref{Run: run}) },
 		})
 		d.containers[name] = c
 	}

@@ -42,7 +42,7 @@ type dialect struct {
 
 var dialects = map[string]dialect{
 	nameDocker: {
-		events:  []string{"die", "oom", "destroy", "health_status", "pause", "unpause"},
+		events:  []string{"die", "oom", "destroy", "health_status", "pause", "unpause", "create", "start"},
 		removed: "destroy",
 		logs:    container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": strconv.Itoa(kept), "max-file": "1"}},
 	},

@@ -269,3 +269,28 @@ func TestAClosedRuntimeAnswers(t *testing.T) {
 		t.Errorf("Start = %v; want ErrUnavailable", err)
 	}
 }
+
+// TestWhatADaemonThatIsGoneHadAskedForIsRemoved: the engine starts a container
+// after it was asked what there is.
+func TestWhatADaemonThatIsGoneHadAskedForIsRemoved(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "P9 F46")
+	var kept runtime.RunID
+	b := newBench(t, container.Options{Keeps: func(run runtime.RunID) bool { return run == kept }})
+	spec := b.probe(t, "hold")
+	kept = spec.ID()
+	if _, err := b.List(t.Context(), b.owner); err != nil {
+		t.Fatal(err)
+	}
+	b.up(t, spec)
+	late := docker(t, "create", "--label", "dev.locald.instance="+string(b.owner), "--label", "dev.locald.run="+string(kept)+"9", probeImage, "hold")
+	foreign := docker(t, "run", "-d", "--label", "dev.locald.instance=somebody-elses", "--label", "dev.locald.run=x/y#1", probeImage, "hold")
+	defer docker(t, "rm", "-f", foreign)
+	until(t, "the late one is removed", func() bool { return docker(t, "ps", "-aq", "--no-trunc", "--filter", "id="+late) == "" })
+	if docker(t, "ps", "-q", "--no-trunc", "--filter", "id="+foreign) == "" {
+		t.Error("a container of somebody else's was removed")
+	}
+	if refs, err := b.List(t.Context(), b.owner); err != nil || len(refs) != 1 {
+		t.Errorf("List = %v, %v; want the one that is kept", refs, err)
+	}
+}

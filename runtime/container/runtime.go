@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -50,6 +51,12 @@ type Options struct {
 	// when it is back. Calls do not overlap. nil is nobody.
 	Away func(error)
 
+	// Keeps reports whether a run is one that the caller keeps at the moment, in
+	// whatever engine. What was asked of an engine by a daemon that was killed
+	// meanwhile may come after everything was swept: a container of the owner's
+	// that appears and is of no such run is removed. nil keeps all.
+	Keeps func(run runtime.RunID) bool
+
 	// Getenv is os.Getenv when nil.
 	Getenv func(string) string
 }
@@ -74,6 +81,7 @@ type Runtime struct {
 	watch     *watch
 	instances map[string]*instance // by container ID
 	lost      map[runtime.RunID]bool
+	listed    time.Time // when List was last asked: what was there by then is its caller's to end
 }
 
 // New returns a runtime that has not looked for an engine yet. Close ends it.
@@ -216,6 +224,9 @@ func (r *Runtime) List(ctx context.Context, owner runtime.Owner) ([]runtime.Ref,
 	if err != nil {
 		return nil, err
 	}
+	r.mu.Lock()
+	r.listed = time.Now()
+	r.mu.Unlock()
 	found, err := e.list(ctx, labelInstance+"="+string(owner))
 	if err != nil {
 		return nil, err

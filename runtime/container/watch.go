@@ -187,6 +187,9 @@ func nine(n int) string {
 func (r *Runtime) event(e *engine, m events.Message) {
 	i := r.tracked()[m.Actor.ID]
 	if i == nil {
+		if m.Action == events.ActionCreate || m.Action == events.ActionStart {
+			r.appeared(e, m.Actor, time.Unix(0, m.TimeNano))
+		}
 		return
 	}
 	at := time.Unix(0, m.TimeNano)
@@ -210,6 +213,22 @@ func (r *Runtime) event(e *engine, m events.Message) {
 		}
 		i.setHealth(status)
 	}
+}
+
+// appeared removes a container that a daemon which is gone had asked for.
+func (r *Runtime) appeared(e *engine, c events.Actor, at time.Time) {
+	owner, run := c.Attributes[labelInstance], runtime.RunID(c.Attributes[labelRun])
+	r.mu.Lock()
+	seen := at.Before(r.listed)
+	r.mu.Unlock()
+	if seen || r.options.Keeps == nil || owner != string(r.options.Owner) || r.options.Keeps(run) {
+		return
+	}
+	r.running.Go(func() {
+		if err := e.remove(r.life, c.ID); err == nil && c.Attributes[labelNetwork] != "" {
+			_ = r.networks.drop(r.life, e, c.Attributes[labelNetwork]) // one that is in use stays
+		}
+	})
 }
 
 const (
