@@ -221,7 +221,8 @@ func (r *Runtime) appeared(e *engine, c events.Actor, at time.Time) {
 	r.mu.Lock()
 	seen := at.Before(r.listed)
 	r.mu.Unlock()
-	if seen || r.options.Keeps == nil || owner != string(r.options.Owner) || r.options.Keeps(run) {
+	_, _, _, ours := run.Split() // what somebody else gave our label is theirs to look at
+	if seen || !ours || r.options.Keeps == nil || owner != string(r.options.Owner) || r.options.Keeps(run) {
 		return
 	}
 	r.running.Go(func() {
