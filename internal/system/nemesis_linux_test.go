@@ -502,7 +502,7 @@ func (w *tempest) settled() {
 	w.s.run("server", "start", "--daemonize")
 	w.s.until("as it is wanted", func(status ipc.Status) bool {
 		w.note("status", "%s", brief(status))
-		return settled(status) && len(status.Services) == len(w.names)
+		return settled(status) && len(status.Services) == len(w.names) && w.s.inEngine(status)
 	})
 	w.stuck = false
 	took := time.Since(began)

@@ -386,6 +386,22 @@ func (s *sandbox) containersAre(want map[string]string) {
 	}
 }
 
+// inEngine reports whether the containers of a status run. One that somebody has
+// just removed is told of a moment later.
+func (s *sandbox) inEngine(status ipc.Status) bool {
+	s.t.Helper()
+	for _, svc := range status.Services {
+		if svc.State != "running" || svc.ContainerID == "" {
+			continue
+		}
+		out, err := exec.CommandContext(s.t.Context(), "docker", "container", "inspect", "-f", "{{.State.Running}}", svc.ContainerID).Output()
+		if err != nil || strings.TrimSpace(string(out)) != "true" {
+			return false
+		}
+	}
+	return true
+}
+
 func engine() bool {
 	_, err := exec.LookPath("docker")
 	return err == nil && exec.Command("docker", "version").Run() == nil
