@@ -29,6 +29,8 @@ type Containers interface {
 	// At is where a client finds the container of a run that goes there itself: the
 	// engine's address, or a directory where there is no engine.
 	At(run runtime.RunID) string
+	// HasVolume reports whether a project, by its id, has a named volume.
+	HasVolume(ctx context.Context, project, name string) (bool, error)
 	// RemoveVolumes deletes the named volumes of a project, by its id, that a
 	// service made; those that do not exist are no error.
 	RemoveVolumes(ctx context.Context, project, service string, names ...string) error

@@ -85,7 +85,14 @@ func (s *service) preparePostgres(ctx context.Context, base runtime.Spec, report
 			return err
 		}
 	}
-	now := kept{Volume: true, Major: postgres.ImageMajor(s.choice.Image), Making: before.Making || !before.Volume}
+	now := kept{Volume: true, Major: postgres.ImageMajor(s.choice.Image), Making: before.Making}
+	if !before.Volume { // one that is there although nothing is on record is not ours to make anew
+		there, err := s.containers().HasVolume(ctx, s.project.id, s.volume())
+		if err != nil {
+			return err
+		}
+		now.Making = !there
+	}
 	return s.project.records.keepPostgres(s.conf.Name, now)
 }
 

@@ -64,13 +64,13 @@ func (r *records) flush() {
 	r.dirty = map[string]bool{}
 	r.mu.Unlock()
 	for name := range changed {
-		r.write(name)
+		_ = r.write(name) // told in the log
 	}
 }
 
 // write writes one record as it now is, and says in the log when that begins to
 // fail.
-func (r *records) write(name string) {
+func (r *records) write(name string) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	err := r.store.SaveService(r.project, r.get(name))
@@ -80,6 +80,7 @@ func (r *records) write(name string) {
 		r.log.Error("records are not written", zap.String("project", r.project), zap.Error(err))
 	}
 	r.err = err
+	return err
 }
 
 // all has every record written again.
@@ -153,8 +154,7 @@ func (r *records) keepPostgres(name string, k kept) error {
 	}
 	before := r.postgres(name)
 	r.setPostgres(name, k)
-	r.write(name)
-	if err := r.lastError(); err != nil {
+	if err := r.write(name); err != nil {
 		r.setPostgres(name, before)
 		return err
 	}
@@ -200,7 +200,7 @@ func (r *records) awaitEnd(ctx context.Context, name string, run int) {
 		kept, told := r.of(name), r.told
 		r.mu.Unlock()
 		if slices.ContainsFunc(kept.Runs, func(k state.Run) bool { return k.Run == run && !k.End.IsZero() }) {
-			r.write(name)
+			_ = r.write(name) // told in the log
 			return
 		}
 		select {

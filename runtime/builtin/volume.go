@@ -56,3 +56,12 @@ func (r *Runtime) RemoveVolumes(_ context.Context, project, service string, name
 	}
 	return errors.Join(problems...)
 }
+
+// HasVolume reports whether a project, by its id, has a named volume.
+func (r *Runtime) HasVolume(_ context.Context, project, name string) (bool, error) {
+	_, err := os.Stat(filepath.Join(r.volumeDir(project, name), volumeFiles))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
