@@ -12,6 +12,9 @@ const DockerSocket = "docker-socket"
 // engineSockets are the names of the sockets of engines.
 var engineSockets = []string{"docker.sock", "podman.sock", "containerd.sock", "crio.sock", "buildkitd.sock", "docker.raw.sock", "cri-dockerd.sock"}
 
+// Engines is what engine may be in a project's file.
+func Engines() []string { return slices.Clone(engines) }
+
 // ReachesEngine reports whether a path of the host, mounted into a container,
 // lets that command the engine and so the whole machine: it is an engine's
 // socket, or a directory that such sockets are in.

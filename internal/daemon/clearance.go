@@ -13,6 +13,7 @@ import (
 	"github.com/locald/locald/internal/project"
 	"github.com/locald/locald/restore"
 	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/builtin"
 )
 
 // clearance is whether anything that an earlier daemon left is left in one
@@ -39,7 +40,7 @@ func (d *Daemon) clear(ctx context.Context, rt runtime.Runtime) error {
 	if c.given {
 		return nil
 	}
-	if rt == runtime.Runtime(d.builtin) { // its containers are processes
+	if _, made := rt.(*builtin.Runtime); made { // its containers are processes
 		if err := d.clear(ctx, d.process); err != nil {
 			return err
 		}
@@ -85,7 +86,7 @@ func (d *Daemon) sweep(ctx context.Context, rt runtime.Runtime) error {
 			continue
 		}
 		ending.Go(func() {
-			if errs[i] = end(ctx, rt, decision.Ref); errs[i] != nil {
+			if errs[i] = end(d.life, rt, decision.Ref); errs[i] != nil {
 				errs[i] = fmt.Errorf("left behind by an earlier run, %s: %w", decision.Ref.Run, errs[i])
 				return
 			}
@@ -143,7 +144,8 @@ func (d *Daemon) left(ctx context.Context, p *project.Project, names []string) [
 	return failed
 }
 
-// end ends one instance that an earlier daemon left.
+// end ends one instance that an earlier daemon left. It is not broken off when
+// whoever asked has gone: half ended, nobody would remove it.
 func end(ctx context.Context, rt runtime.Runtime, ref runtime.Ref) error {
 	in, err := rt.Attach(ctx, ref)
 	if errors.Is(err, runtime.ErrGone) {

@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -20,8 +19,6 @@ import (
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
 	"github.com/locald/locald/runtime"
-	"github.com/locald/locald/runtime/builtin"
-	"github.com/locald/locald/runtime/container"
 	"github.com/locald/locald/runtime/process"
 )
 
@@ -43,7 +40,6 @@ type Daemon struct {
 	log     *zap.Logger
 	machine *project.Machine
 	process *process.Runtime
-	builtin *builtin.Runtime
 	place   place
 
 	leave   context.CancelFunc // ends Serve once services are down
@@ -53,8 +49,8 @@ type Daemon struct {
 	rested  map[string]chan struct{} // by id of the projects that were asked for, all there once applied is closed: closed when they are at rest
 
 	mu         sync.Mutex
-	projects   map[string]*project.Project   // by directory
-	containers map[string]*container.Runtime // by the name that a project writes
+	projects   map[string]*project.Project // by directory
+	engines    map[string]engine           // by the name that a project writes
 	clearances map[runtime.Runtime]*clearance
 	serving    sync.WaitGroup
 	doubts     *doubts
@@ -71,7 +67,7 @@ func Serve(ctx context.Context, o Options) error {
 		alone:    make(chan struct{}),
 		applied:  make(chan struct{}),
 		rested:   map[string]chan struct{}{},
-		projects: map[string]*project.Project{}, containers: map[string]*container.Runtime{}, clearances: map[runtime.Runtime]*clearance{},
+		projects: map[string]*project.Project{}, engines: map[string]engine{}, clearances: map[runtime.Runtime]*clearance{},
 		doubts: newDoubts(),
 	}
 	l, err := d.begin()
@@ -113,9 +109,9 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 		return nil, err
 	}
 	d.process = process.New(keeper.Options{Dir: d.options.Places.Dir, Owner: string(owner), Log: os.Stderr, Logs: keeper.Retention{Bytes: 256 << 20, Age: 7 * 24 * time.Hour}, Trouble: d.doubts.ofLog})
-	d.builtin = builtin.New(builtin.Options{Dir: d.options.Places.Dir, Process: d.process})
 	d.machine = &project.Machine{
 		Store: d.store, Owner: owner, Process: d.process, Containers: func(engine string) project.Containers { return d.engine(engine) },
+		Choose:   d.chooseEngine,
 		Note:     d.note,
 		Installs: sync.OnceValue(func() []postgres.Install { return postgres.Installs(os.Getenv) }),
 		Log:      d.log,
@@ -172,40 +168,17 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 // leaves; the next one tries again.
 const sweepTime = 5 * time.Second
 
-// sweepEngines removes what a daemon that was killed had asked an engine for, and
-// what came after this one had looked.
-func (d *Daemon) sweepEngines(ctx context.Context) {
-	if d.keepsAny() {
-		return // it could not be stopped
-	}
-	ctx, cancel := context.WithTimeout(ctx, sweepTime)
-	defer cancel()
-	d.mu.Lock()
-	engines := slices.Collect(maps.Values(d.containers))
-	d.mu.Unlock()
-	var sweeping sync.WaitGroup
-	for _, c := range engines {
-		if c.Engine() == "" {
-			continue // none was needed
-		}
-		sweeping.Go(func() {
-			if err := c.Sweep(ctx); err != nil && !errors.Is(err, runtime.ErrUnavailable) {
-				d.log.Warn("engine", zap.Error(err))
-			}
-		})
-	}
-	sweeping.Wait()
-}
-
 // close lets go of what the runtimes hold.
 func (d *Daemon) close() {
 	for _, p := range d.known() {
 		p.Close()
 	}
 	d.machine.Close()
-	for _, c := range d.containers {
-		if err := c.Close(); err != nil {
-			d.log.Warn("engine", zap.Error(err))
+	for _, e := range d.opened() {
+		if held, ok := e.(io.Closer); ok {
+			if err := held.Close(); err != nil {
+				d.log.Warn("engine", zap.Error(err))
+			}
 		}
 	}
 	if err := d.process.Close(); err != nil {
@@ -221,26 +194,6 @@ func (d *Daemon) tellReady() {
 	_, _ = d.options.Ready.WriteString(`{"ok":true}` + "\n") // nobody may be listening any more
 	_ = d.options.Ready.Close()
 	d.options.Ready = nil
-}
-
-// engine is the container runtime of an engine, by the name that a project
-// writes.
-func (d *Daemon) engine(name string) project.Containers {
-	if name == builtin.Name {
-		return d.builtin
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	c := d.containers[name]
-	if c == nil {
-		c = container.New(container.Options{
-			Owner: d.machine.Owner, Engine: name, Streams: d.streams, Flush: d.flush, Note: d.note,
-			Away:  func(err error) { d.away(c, err) },
-			Keeps: func(run runtime.RunID) bool { return d.keeps(runtime.Ref{Run: run}) },
-		})
-		d.containers[name] = c
-	}
-	return c
 }
 
 // known is every project that the daemon has.

@@ -2,14 +2,12 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/postgres"
 	"github.com/locald/locald/ipc"
-	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/runtime/builtin"
 	"github.com/locald/locald/runtime/container"
 )
@@ -21,8 +19,7 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 		Detail: fmt.Sprintf("version %s, process %d, socket %s, log %s, state in %s", d.options.Version, os.Getpid(), d.socket, d.options.Places.Log, d.options.Places.Dir),
 	}}}
 	report.Checks = append(report.Checks, d.files()...)
-	report.Checks = append(report.Checks, engines(container.Discover(ctx, os.Getenv, "auto"))...)
-	report.Checks = append(report.Checks, d.builtinEngine(ctx))
+	report.Checks = append(report.Checks, engines(container.Discover(ctx, os.Getenv, engineAuto), d.engine(builtin.Name).Ping(ctx))...)
 	report.Checks = append(report.Checks, natives(postgres.Installs(os.Getenv))...)
 	for _, l := range keeper.Layers() {
 		report.Checks = append(report.Checks, ipc.Check{Area: "containment", Name: l.Name, OK: l.Here || !l.Needed, Detail: l.Detail})
@@ -32,9 +29,11 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 	return report, nil
 }
 
-func engines(found []container.Found) []ipc.Check {
+// engines says of each engine whether projects that name none use it, and why.
+// builtin is why containers cannot be made without one, or nil.
+func engines(found []container.Found, absent error) []ipc.Check {
 	var checks []ipc.Check
-	used := false
+	used, named := "", false
 	for _, f := range found {
 		if f.Absent {
 			continue // nobody expects an engine in every usual place
@@ -44,31 +43,32 @@ func engines(found []container.Found) []ipc.Check {
 			c.Detail = f.Version + " at " + c.Detail
 		}
 		if f.Err != nil && f.Named {
-			c.OK, c.Remedy = false, "unset DOCKER_HOST, or start the engine that it names"
+			c.OK, c.Remedy, named = false, "unset DOCKER_HOST, or start the engine that it names", true
 		}
-		used = used || f.Used
+		if f.Used {
+			used = f.Engine
+		}
 		checks = append(checks, c)
 	}
-	if !used {
+	b := ipc.Check{Area: "engine", Name: builtin.Name, OK: true}
+	switch {
+	case absent != nil:
+		b.Detail, b.Remedy = absent.Error(), hintOf(absent)
+	case used != "":
+		b.Detail = fmt.Sprintf("could be used, but %s comes first; engine = %q", used, builtin.Name)
+	case named:
+		b.Detail = fmt.Sprintf("could be used, but another is named; engine = %q", builtin.Name)
+	default:
+		used, b.Detail = builtin.Name, "used: no engine answers"
+	}
+	checks = append(checks, b)
+	if used == "" {
 		checks = append(checks, ipc.Check{
-			Area: "engine", Name: "none", OK: true, Detail: "no container engine answers; services with an image cannot start",
+			Area: "engine", Name: "none", OK: true, Detail: "nothing makes containers here; services with an image cannot start",
 			Remedy: "sudo apt-get install docker.io",
 		})
 	}
 	return checks
-}
-
-// builtinEngine says whether containers can be made without an engine. Nobody has
-// to be able to.
-func (d *Daemon) builtinEngine(ctx context.Context) ipc.Check {
-	c := ipc.Check{Area: "engine", Name: builtin.Name, OK: true, Detail: `makes containers without an engine, for engine = "builtin"`}
-	if err := d.builtin.Ping(ctx); err != nil {
-		c.Detail = err.Error()
-		if known, ok := errors.AsType[*runtime.Fault](err); ok {
-			c.Remedy = known.Hint
-		}
-	}
-	return c
 }
 
 func natives(found []postgres.Install) []ipc.Check {

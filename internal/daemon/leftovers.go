@@ -101,6 +101,7 @@ func survey(ctx context.Context, places state.Places, getenv func(string) string
 		return ipc.Leftovers{}, err
 	}
 	s.lookInEngines(ctx, getenv)
+	s.lookInBuiltin()
 	if err := ctx.Err(); err != nil {
 		return ipc.Leftovers{}, err
 	}
@@ -423,14 +424,13 @@ func shortID(m container.Made) string {
 // be asked, where a project has services that are containers.
 func (s *search) unasked(asked []container.Found) {
 	for _, p := range s.seen.Projects {
-		engine, uses := contained(p)
-		if !uses {
-			continue
-		}
-		if f, silent := silentFor(engine, asked); silent {
-			s.add(thing{project: p.ID, Thing: ipc.Thing{
-				Kind: "engine", State: ipc.ThingUnknown, Name: f.Host, Engine: f.Engine, Detail: f.Err.Error(), Remedy: hintOf(f.Err),
-			}})
+		for _, engine := range contained(p) {
+			if f, silent := silentFor(engine, asked); silent {
+				s.add(thing{project: p.ID, Thing: ipc.Thing{
+					Kind: "engine", State: ipc.ThingUnknown, Name: f.Host, Engine: f.Engine, Detail: f.Err.Error(), Remedy: hintOf(f.Err),
+				}})
+				break
+			}
 		}
 	}
 }
@@ -440,7 +440,7 @@ func (s *search) unasked(asked []container.Found) {
 func silentFor(engine string, asked []container.Found) (container.Found, bool) {
 	var silent []container.Found
 	for _, f := range asked {
-		matches := engine == usualEngine || f.Engine == engine
+		matches := engine == engineAuto || f.Engine == engine
 		switch {
 		case f.Err == nil && matches && !slices.ContainsFunc(silent, func(s container.Found) bool { return s.Named }):
 			return f, false
@@ -466,10 +466,13 @@ func rank(f container.Found) int {
 	return 2
 }
 
-// contained reports whether services of a project run, or ran, in an engine,
-// and the engine's name as the project writes it.
-func contained(p state.SeenProject) (engine string, uses bool) {
-	engine = usualEngine
+// contained is the engines that services of a project run in, or ran.
+func contained(p state.SeenProject) (engines []string) {
+	engines = p.Engines
+	if len(engines) == 0 {
+		engines = []string{engineAuto}
+	}
+	uses := false
 	for _, svc := range p.Services {
 		uses = uses || svc.Volume
 	}
@@ -478,13 +481,15 @@ func contained(p state.SeenProject) (engine string, uses bool) {
 		sources[i] = config.Source{Path: src.Path, Content: src.Content}
 	}
 	conf, err := config.Load(config.Options{Dir: p.Dir, File: p.File, Read: config.Recorded(sources)})
-	if err != nil {
-		return engine, uses // nothing of it was ever started, or its record is damaged
+	if err == nil { // otherwise nothing of it was ever started, or its record is damaged
+		for _, c := range conf.Services {
+			uses = uses || c.Image != "" && p.Services[c.Name].Started()
+		}
 	}
-	for _, c := range conf.Services {
-		uses = uses || c.Image != "" && p.Services[c.Name].Started()
+	if !uses {
+		return nil
 	}
-	return conf.Engine, uses
+	return engines
 }
 
 func hintOf(err error) string {

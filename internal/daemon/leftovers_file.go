@@ -20,6 +20,7 @@ func (s *search) lookForFiles() {
 		s.projectFiles(p)
 	}
 	s.daemonFiles()
+	s.file(thing{Thing: ipc.Thing{State: ipc.ThingKept, Detail: "images for the builtin engine", Remedy: "locald images prune"}}, filepath.Join(s.places.Dir, "images"))
 	s.stray()
 	s.rest()
 }
@@ -161,7 +162,7 @@ func (s *search) stray() {
 		switch name := filepath.Base(path); {
 		case err != nil:
 			return nil //nolint:nilerr // what cannot be read is counted with its directory
-		case entry.IsDir() && (name == "data" || name == "logs" || name == "sandboxes"):
+		case entry.IsDir() && slices.Contains([]string{"data", "logs", "sandboxes", "images", "containers", "volumes"}, name):
 			return fs.SkipDir
 		case strings.HasPrefix(name, ".") && strings.Contains(name, ".new-"):
 			s.file(thing{Thing: ipc.Thing{State: s.here(ipc.ThingLeft), Detail: "a write that was cut off"}}, path)

@@ -111,9 +111,9 @@ func (d *Daemon) recorded() []restore.Service {
 }
 
 // usedEngines is every engine that a project on record may have used, and the
-// usual one when it is there anyway, since labels outlive records.
+// usual one where that is none of them, since labels outlive records.
 func (d *Daemon) usedEngines() []string {
-	names := []string{usualEngine}
+	var names []string
 	for _, p := range d.known() {
 		for _, name := range p.Record().Engines {
 			if !slices.Contains(names, name) {
@@ -121,11 +121,11 @@ func (d *Daemon) usedEngines() []string {
 			}
 		}
 	}
+	if !slices.ContainsFunc(names, func(n string) bool { return n == engineAuto || n == engineDocker || n == enginePodman }) {
+		names = append(names, engineAuto)
+	}
 	return names
 }
-
-// usualEngine is what projects that name no engine use.
-const usualEngine = "auto"
 
 // revive closes the records of runs whose end nobody saw, and starts what was
 // wanted.

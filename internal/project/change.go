@@ -54,7 +54,15 @@ func (p *Project) draft(ctx context.Context, ask Ask) (draft, error) {
 			return draft{}, unknown(name, conf)
 		}
 	}
-	made, err := p.make(ctx, conf, func(name string) bool {
+	inherit := ask.Env
+	if inherit == nil {
+		inherit = p.inherits()
+	}
+	engine, err := p.chooser(conf, inherit)
+	if err != nil {
+		return draft{}, err
+	}
+	made, err := p.make(ctx, engine, func(name string) bool {
 		return len(ask.Names) == 0 || slices.Contains(ask.Names, name) || !ask.Alone
 	})
 	return draft{conf, made}, err
@@ -128,7 +136,7 @@ func (p *Project) changes(made map[string]*service, name string) []string {
 		return nil
 	}
 	changes := config.Changes(before.conf, after.conf)
-	if before.contained() && after.contained() && before.config.Engine != after.config.Engine {
+	if before.contained() && after.contained() && before.engineName() != after.engineName() {
 		changes = append(changes, "engine changed")
 	}
 	if before.contained() != after.contained() || before.choice.Image != after.choice.Image || before.choice.Install != after.choice.Install {
@@ -181,8 +189,10 @@ func (p *Project) Up(ctx context.Context, ask Ask) (sub *supervisor.Subscription
 	}
 	record := p.Record()
 	record.Name, record.File, record.UsedAt = d.conf.Name, ask.File, time.Now()
-	if !slices.Contains(record.Engines, d.conf.Engine) {
-		record.Engines = append(slices.Clone(record.Engines), d.conf.Engine)
+	for _, s := range d.made {
+		if s.contained() {
+			record.Went(s.engine.Name)
+		}
 	}
 	if ask.Profiles != nil {
 		record.Profiles = ask.Profiles

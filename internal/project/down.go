@@ -64,7 +64,11 @@ func (p *Project) DeleteData(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	made, err := p.make(ctx, conf, func(string) bool { return false })
+	engine, err := p.chooser(conf, p.inherits())
+	if err != nil {
+		return err
+	}
+	made, err := p.make(ctx, engine, func(string) bool { return false })
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,7 @@ type Machine struct {
 	Owner      runtime.Owner
 	Process    runtime.Runtime
 	Containers func(engine string) Containers         // the runtime of an engine, by the name that a project writes
+	Choose     func(ctx context.Context) Engine       // the engine for a project that names none and has nothing anywhere
 	Note       func(log string, run int, text string) // an event line for a service's log
 	Installs   func() []postgres.Install
 	Log        *zap.Logger

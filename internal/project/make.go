@@ -6,24 +6,38 @@ import (
 
 	"github.com/locald/locald/internal/config"
 	"github.com/locald/locald/internal/state"
+	"github.com/locald/locald/runtime"
 )
 
 // make turns a configuration into services, those that are unchanged included.
 // It starts and records nothing. An engine is asked only for services that are
 // wanted.
-func (p *Project) make(ctx context.Context, conf *config.Project, want func(name string) bool) (map[string]*service, error) {
-	made := map[string]*service{}
+func (p *Project) make(ctx context.Context, engine *chooser, want func(name string) bool) (map[string]*service, error) {
+	conf, made := engine.conf, map[string]*service{}
 	for _, c := range conf.Services {
-		s := &service{project: p, conf: c, config: conf}
+		s := &service{project: p, conf: c, config: conf, engine: engine.engine}
 		made[c.Name] = s
-		if c.Type != config.TypePostgres {
-			continue
-		}
+		wanted := want(c.Name)
 		if before := p.service(c.Name); before != nil && before.chosen() && len(config.Changes(before.conf, c)) == 0 {
 			s.choice, s.credentials = before.choice, before.credentials
-			continue
+		} else if c.Type == config.TypePostgres {
+			s.broken = s.choosePostgres(func() error {
+				if !wanted {
+					return runtime.ErrUnavailable
+				}
+				engine.ask(ctx)
+				return p.machine.Containers(engine.engine.Name).Ping(ctx)
+			})
 		}
-		s.broken = s.choosePostgres(ctx, want(c.Name))
+		if wanted && s.contained() {
+			engine.ask(ctx)
+		}
+	}
+	for _, s := range made {
+		s.engine = engine.engine
+		if s.broken == nil && s.contained() {
+			s.broken = s.elsewhere()
+		}
 	}
 	return made, p.address(conf, made)
 }

@@ -39,7 +39,7 @@ func (p *Project) Facts(name string) (f Facts, ok bool) {
 		return Facts{Name: name}, false
 	}
 	c := conf.Service(name)
-	s := &service{project: p, conf: c, config: conf}
+	s := &service{project: p, conf: c, config: conf, engine: p.lastEngine(conf)}
 	f = s.facts()
 	if c.Type == config.TypePostgres {
 		f.Runtime = ""
@@ -58,7 +58,7 @@ func (s *service) facts() Facts {
 		}
 	}
 	if s.contained() {
-		f.Runtime = s.containers().Engine()
+		f.Runtime = s.engineName()
 	}
 	if e, ok := s.endpoint(false); ok && f.Port != 0 {
 		f.URL = e.URL()
@@ -146,7 +146,11 @@ func (p *Project) rehearse(ctx context.Context, file, name string) (*config.Proj
 	if name != "" && conf.Service(name) == nil {
 		return nil, nil, unknown(name, conf)
 	}
-	made, err := p.make(ctx, conf, func(string) bool { return false })
+	engine, err := p.chooser(conf, p.inherits())
+	if err != nil {
+		return nil, nil, err
+	}
+	made, err := p.make(ctx, engine, func(string) bool { return false })
 	return conf, made, err
 }
 

@@ -2,6 +2,7 @@ package project
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,9 +18,9 @@ import (
 // volume is the volume of a managed Postgres that runs in a container.
 func (s *service) volume() string { return s.conf.Name + "-data" }
 
-// choosePostgres decides how a managed Postgres is run. An engine is asked
-// only when nothing nearer decides, and only if it may be.
-func (s *service) choosePostgres(ctx context.Context, mayAsk bool) error {
+// choosePostgres decides how a managed Postgres is run. Whether an engine answers
+// is asked only when nothing nearer decides.
+func (s *service) choosePostgres(engine func() error) error {
 	c := s.conf.Postgres
 	settings := postgres.Settings{
 		Service: s.conf.Name, Version: c.Version, Database: c.Database, User: c.User, Password: c.Password,
@@ -33,10 +34,8 @@ func (s *service) choosePostgres(ctx context.Context, mayAsk bool) error {
 	found := postgres.DataFound{Dir: s.data(), NativeMajor: native, Volume: kept.Volume, VolumeMajor: kept.Major}
 	installs := s.project.machine.Installs()
 	choice, err := postgres.Choose(settings, found, installs, false)
-	if err != nil && mayAsk {
-		if absent := s.containers().Ping(ctx); absent == nil {
-			choice, err = postgres.Choose(settings, found, installs, true)
-		}
+	if err != nil && engine() == nil {
+		choice, err = postgres.Choose(settings, found, installs, true)
 	}
 	if err != nil {
 		return err
@@ -85,7 +84,7 @@ func (s *service) preparePostgres(ctx context.Context, base runtime.Spec, report
 			return err
 		}
 	}
-	now := kept{Volume: true, Major: postgres.ImageMajor(s.choice.Image), Making: before.Making}
+	now := kept{Volume: true, Major: postgres.ImageMajor(s.choice.Image), Making: before.Making, Engine: s.engineName()}
 	if !before.Volume { // one that is there although nothing is on record is not ours to make anew
 		there, err := s.containers().HasVolume(ctx, s.project.id, s.volume())
 		if err != nil {
@@ -162,5 +161,16 @@ func (p *Project) deleteData(ctx context.Context, s *service) error {
 	if len(volumes) == 0 {
 		return nil
 	}
-	return s.containers().RemoveVolumes(ctx, p.id, s.conf.Name, volumes...)
+	// An earlier up may have put them into another engine.
+	problems := []error{s.containers().RemoveVolumes(ctx, p.id, s.conf.Name, volumes...)}
+	for _, engine := range p.Record().Engines {
+		if engine == s.engine.Name {
+			continue
+		}
+		err := p.machine.Containers(engine).RemoveVolumes(ctx, p.id, s.conf.Name, volumes...)
+		if !errors.Is(err, runtime.ErrUnavailable) {
+			problems = append(problems, err)
+		}
+	}
+	return errors.Join(problems...)
 }

@@ -132,17 +132,18 @@ func (r *records) setDeaf(name string, deaf bool) {
 type kept struct {
 	Volume bool
 	Major  string
-	Making bool // it was never ready: what is in there may be half made
+	Making bool   // it was never ready: what is in there may be half made
+	Engine string // that has the volume
 }
 
 func (r *records) postgres(name string) kept {
 	s := r.get(name)
-	return kept{s.Volume, s.Major, s.Making}
+	return kept{s.Volume, s.Major, s.Making, s.Engine}
 }
 
 func (r *records) setPostgres(name string, k kept) {
 	if r.postgres(name) != k {
-		r.change(name, func(s *state.Service) { s.Volume, s.Major, s.Making = k.Volume, k.Major, k.Making })
+		r.change(name, func(s *state.Service) { s.Volume, s.Major, s.Making, s.Engine = k.Volume, k.Major, k.Making, k.Engine })
 	}
 }
 

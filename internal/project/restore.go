@@ -45,7 +45,12 @@ func (p *Project) Restore(ctx context.Context, note func(text string)) error {
 	p.env = kept.Env
 	p.mu.Unlock()
 	p.retain(conf)
-	made, err := p.make(ctx, conf, func(name string) bool { return record.Wants[name] })
+	engine, err := p.chooser(conf, kept.Env)
+	if err != nil {
+		return err
+	}
+	engine.stay()
+	made, err := p.make(ctx, engine, func(name string) bool { return record.Wants[name] })
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ type service struct {
 	project *Project
 	conf    *config.Service
 	config  *config.Project
+	engine  Engine // of its container
 
 	choice      postgres.Choice      // of a managed Postgres
 	credentials postgres.Credentials // of a managed Postgres
@@ -100,8 +101,8 @@ func (s *service) runtime() runtime.Runtime {
 	return s.project.machine.Process
 }
 
-// containers is the container runtime of the project's engine.
-func (s *service) containers() Containers { return s.project.machine.Containers(s.config.Engine) }
+// containers is the container runtime of the service's engine.
+func (s *service) containers() Containers { return s.project.machine.Containers(s.engine.Name) }
 
 func (s *service) log() string {
 	return s.project.machine.Store.Log(s.project.id, s.conf.Name)
@@ -210,6 +211,9 @@ func (s *service) tryToPrepare(ctx context.Context, run int, report func(runtime
 	}
 	if !s.contained() {
 		return nil // Start finds out all there is to find out
+	}
+	if s.engine.Why != "" {
+		s.project.machine.Note(s.log(), run, "runs in "+s.engine.Name+": "+s.engine.Why)
 	}
 	spec, err := s.containerSpec(base)
 	if err != nil {

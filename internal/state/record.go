@@ -48,6 +48,7 @@ type Project struct {
 	File     string          `json:"file"`
 	Profiles []string        `json:"profiles,omitempty"`
 	UsedAt   time.Time       `json:"used_at"`
+	Engine   string          `json:"engine,omitempty"`  // that its containers went to last
 	Engines  []string        `json:"engines,omitempty"` // that its services may have run in
 	Wants    map[string]bool `json:"wants"`             // up or down, for each service that was ever asked for
 }
@@ -57,6 +58,17 @@ func (p *Project) valid() error {
 		return fmt.Errorf("project %q in %q is none", p.ID, p.Dir)
 	}
 	return nil
+}
+
+// Went notes that containers of the project go to an engine; "auto" is one that
+// nobody knows yet.
+func (p *Project) Went(engine string) {
+	if engine != "auto" {
+		p.Engine = engine
+	}
+	if !slices.Contains(p.Engines, engine) {
+		p.Engines = append(slices.Clone(p.Engines), engine)
+	}
 }
 
 // Wanted counts the services that are wanted up.
@@ -94,6 +106,7 @@ type Service struct {
 	Volume bool           `json:"volume,omitempty"` // the data of a managed service is in a container volume
 	Major  string         `json:"major,omitempty"`  // the version that made it
 	Making bool           `json:"making,omitempty"` // what is in the volume is not known to be whole
+	Engine string         `json:"engine,omitempty"` // that has the volume
 	Streak Streak         `json:"streak,omitzero"`
 	Runs   []Run          `json:"runs"` // oldest first, the last keepRuns
 }

@@ -87,6 +87,13 @@ func Discover(ctx context.Context, env func(string) string, want string) []Found
 	return found
 }
 
+// Named reports whether the user has named an engine, by DOCKER_HOST or a docker
+// context.
+func Named(env func(string) string) bool {
+	places := placesFor(env, nameAuto)
+	return len(places) > 0 && places[0].source != usualPlace
+}
+
 // place is where an engine may be.
 type place struct {
 	engine string // what to expect there
