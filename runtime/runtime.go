@@ -161,9 +161,12 @@ func (e Exit) String() string {
 	return s
 }
 
-// Progress is one step of Prepare. Current and Total are bytes, or 0.
+// Progress is one step of Prepare: all of it or, with Layer, one layer of an
+// image. Current and Total are bytes, or 0.
 type Progress struct {
 	Step    string // "pulling postgres:15"
+	Layer   string // the first 12 digits of its digest
+	Phase   Phase  // of the layer; Retrying also of the whole, and Step then says why
 	Current int64
 	Total   int64
 }

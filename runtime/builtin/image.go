@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/locald/locald/internal/oci"
 	"github.com/locald/locald/runtime"
@@ -26,42 +25,22 @@ func (r *Runtime) image(ctx context.Context, spec runtime.Spec, report func(runt
 			return nil, &runtime.Fault{Code: "image_pull", Hint: "--pull missing", Err: fmt.Errorf("image %s is not on this machine", name)}
 		}
 	}
-	p := pull{image: name, report: report, layers: map[string]oci.Progress{}}
-	report(runtime.Progress{Step: p.step("")})
-	image, err := store.Pull(ctx, name, oci.PullOptions{Report: p.told})
+	image, err := r.pulls.join(ctx, name, report, func(ctx context.Context, report func(oci.Progress)) (*oci.Image, error) {
+		return store.Pull(ctx, name, oci.PullOptions{Report: report})
+	})
 	return image, imageFault(err)
 }
 
-// pull adds up how far the layers of an image have come.
-type pull struct {
-	image  string
-	report func(runtime.Progress)
-	layers map[string]oci.Progress
-	last   time.Time
-}
-
-func (p *pull) step(why string) string {
-	if why == "" {
-		return "pulling " + p.image
+// told passes on what the store says.
+func told(l *runtime.Layers, p oci.Progress) {
+	switch p.Phase {
+	case oci.Retrying:
+		l.Retry(p.Layer, p.Reason)
+	case oci.Unpacking, oci.Verifying:
+		l.Set(p.Layer, runtime.Unpacking, 0, 0)
+	default:
+		l.Set(p.Layer, runtime.Phase(p.Phase), p.Current, p.Total)
 	}
-	return fmt.Sprintf("pulling %s: %s; trying again", p.image, why)
-}
-
-// told is called by one goroutine at a time. Bytes are reported ten times a
-// second at most, and a reason at once.
-func (p *pull) told(now oci.Progress) {
-	p.layers[now.Layer] = now
-	sum := runtime.Progress{Step: p.step(now.Reason)}
-	for _, l := range p.layers {
-		sum.Current += l.Current
-		sum.Total += l.Total
-	}
-	const interval = time.Second / 10
-	if now.Reason == "" && sum.Current < sum.Total && time.Since(p.last) < interval {
-		return
-	}
-	p.last = time.Now()
-	p.report(sum)
 }
 
 // imageFault turns what the store says into the contract's.

@@ -34,6 +34,7 @@ type Options struct {
 // concurrently.
 type Runtime struct {
 	options Options
+	pulls   pulls
 
 	trying    sync.Mutex
 	supported bool // this machine lets us; guarded by trying

@@ -19,8 +19,7 @@ import (
 // pullTries is how often a pull is tried that breaks on the way.
 const pullTries = 3
 
-// Prepare sees to it that the image is there, as spec.Image.Pull says. Its
-// progress adds up the bytes of all layers, ten times a second at most.
+// Prepare sees to it that the image is there, as spec.Image.Pull says.
 func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(runtime.Progress)) error {
 	if err := check(spec); err != nil {
 		return err
@@ -45,7 +44,7 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(ru
 			return absent(spec)
 		}
 	}
-	p := &pull{e: e, image: spec.Image.Name, domain: reference.Domain(name), report: report}
+	p := &pull{e: e, image: spec.Image.Name, domain: reference.Domain(name), layers: runtime.NewLayers(spec.Image.Name, report)}
 	p.auth = credentials(ctx, r.options.Getenv, p.domain)
 	return p.run(ctx)
 }
@@ -83,7 +82,7 @@ type pull struct {
 	image  string
 	domain string
 	auth   string
-	report func(runtime.Progress)
+	layers *runtime.Layers
 }
 
 func (p *pull) run(ctx context.Context) error {
@@ -96,7 +95,7 @@ func (p *pull) run(ctx context.Context) error {
 		if try == pullTries || !passing(err, begun) {
 			return p.fault(err)
 		}
-		p.report(runtime.Progress{Step: fmt.Sprintf("pulling %s: %s; trying again", p.image, said(err))})
+		p.layers.Retry("", said(err))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -110,15 +109,11 @@ func (p *pull) run(ctx context.Context) error {
 func (p *pull) try(ctx context.Context) (begun bool, err error) {
 	ctx, done := p.e.watched(ctx)
 	defer done()
-	step := "pulling " + p.image
-	p.report(runtime.Progress{Step: step})
 	stream, err := p.e.cli.ImagePull(ctx, p.image, client.ImagePullOptions{RegistryAuth: p.auth})
 	if err != nil {
 		return false, p.broken(ctx, err)
 	}
 	defer stream.Close()
-	layers := layers{}
-	var last time.Time
 	for m, err := range stream.JSONMessages(ctx) {
 		if err != nil {
 			return begun, p.broken(ctx, err)
@@ -127,19 +122,12 @@ func (p *pull) try(ctx context.Context) (begun bool, err error) {
 			return begun, errors.New(m.Error.Message)
 		}
 		begun = begun || m.Progress != nil
-		layers.add(m)
-		const interval = time.Second / 10
-		if now := time.Now(); now.Sub(last) >= interval {
-			last = now
-			p.report(layers.progress(p.image))
-		}
+		heard(p.layers, m)
 	}
 	if ctx.Err() != nil {
 		return begun, p.broken(ctx, ctx.Err())
 	}
-	final := layers.progress(p.image)
-	final.Current = final.Total
-	p.report(final)
+	p.layers.Finish()
 	return true, nil
 }
 
@@ -152,53 +140,29 @@ func (p *pull) broken(ctx context.Context, err error) error {
 	return err
 }
 
-// layers is how far each layer has come, by the engine's short ID.
-type layers map[string]layer
-
-type layer struct {
-	loaded, size      int64
-	unpacked, unpacks int64
-	trouble           string
-}
-
-func (l layers) add(m jsonstream.Message) {
-	if m.ID == "" || m.Progress == nil && !strings.HasSuffix(m.Status, "complete") && !strings.HasPrefix(m.Status, "Retrying") {
-		return
+// heard tells of a layer what an engine says of it. Docker tells of each step.
+// Podman tells of downloads alone and calls the image itself complete at the
+// end, and Docker with containerd's store counts seconds while it unpacks.
+func heard(l *runtime.Layers, m jsonstream.Message) {
+	var current, total int64
+	if m.Progress != nil && m.Progress.Units == "" {
+		current, total = m.Progress.Current, m.Progress.Total
 	}
-	one := l[m.ID]
-	one.trouble = ""
 	switch {
-	case m.Status == "Downloading" && m.Progress != nil:
-		one.loaded, one.size = m.Progress.Current, max(m.Progress.Total, one.size)
-	case m.Status == "Extracting" && m.Progress != nil:
-		one.loaded = one.size
-		one.unpacked, one.unpacks = m.Progress.Current, m.Progress.Total
-	case m.Status == "Download complete":
-		one.loaded = one.size
-	case m.Status == "Pull complete":
-		one.loaded, one.unpacked = one.size, one.unpacks
-	case strings.HasPrefix(m.Status, "Retrying"):
-		one.trouble = strings.ToLower(m.Status)
+	case m.ID == "":
+	case m.Status == "Pulling fs layer", m.Status == "Waiting":
+		l.Set(m.ID, runtime.Waiting, 0, 0)
+	case m.Status == "Downloading":
+		l.Set(m.ID, runtime.Downloading, current, total)
+	case m.Status == "Verifying Checksum", m.Status == "Download complete":
+		l.Set(m.ID, runtime.Downloaded, 0, 0)
+	case m.Status == "Extracting":
+		l.Set(m.ID, runtime.Unpacking, current, total)
+	case m.Status == "Pull complete", m.Status == "Already exists":
+		l.Set(m.ID, runtime.Done, 0, 0)
+	case strings.HasPrefix(m.Status, "Retrying in"): // and every second once more
+		l.Retry(m.ID, "its download broke off")
 	}
-	l[m.ID] = one
-}
-
-// progress adds up. Downloads come first; when they are done, unpacking.
-func (l layers) progress(image string) runtime.Progress {
-	load, unpack := runtime.Progress{Step: "pulling " + image}, runtime.Progress{Step: "unpacking " + image}
-	for id, one := range l {
-		load.Current += one.loaded
-		load.Total += one.size
-		unpack.Current += one.unpacked
-		unpack.Total += one.unpacks
-		if one.trouble != "" {
-			load.Step = fmt.Sprintf("pulling %s: layer %s: %s", image, id, one.trouble)
-		}
-	}
-	if load.Current == load.Total && unpack.Total > 0 {
-		return unpack
-	}
-	return load
 }
 
 // The words by which registries' and networks' failures are told apart: the

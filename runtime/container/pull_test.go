@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -101,19 +102,34 @@ func TestAMissingImageIsPulledWithProgressAndOnce(t *testing.T) {
 	}
 	took := time.Since(begun)
 	var last, most int64
+	reports, phases := map[string]int{}, map[string][]runtime.Phase{}
 	for _, p := range seen.all {
-		if strings.HasPrefix(p.Step, "pulling "+image) && p.Current < last {
-			t.Errorf("progress went back: %v", seen.all)
+		reports[p.Layer]++
+		if n := len(phases[p.Layer]); p.Layer != "" && (n == 0 || phases[p.Layer][n-1] != p.Phase) {
+			phases[p.Layer] = append(phases[p.Layer], p.Phase)
 		}
-		if strings.HasPrefix(p.Step, "pulling ") {
+		if p.Layer == "" && strings.HasPrefix(p.Step, "pulling "+image) {
+			if p.Current < last {
+				t.Errorf("progress went back from %d: %v", last, p)
+			}
 			last, most = p.Current, max(most, p.Total)
 		}
 	}
 	if most < 4<<20 {
 		t.Errorf("the most bytes announced were %d; want both layers, more than %d: %v", most, 4<<20, seen.all)
 	}
-	if allowed := int(took/(100*time.Millisecond)) + 3; len(seen.all) < 4 || len(seen.all) > allowed {
-		t.Errorf("%d reports in %v; want some, and %d at most", len(seen.all), took, allowed)
+	if len(reports) != 3 {
+		t.Errorf("reports of %v; want the whole and two layers", reports)
+	}
+	for layer, n := range reports {
+		if allowed := int(took/(100*time.Millisecond)) + 6; n < 4 || n > allowed {
+			t.Errorf("%d reports of %q in %v; want some, and %d at most", n, layer, took, allowed)
+		}
+	}
+	for layer, had := range phases {
+		if want := []runtime.Phase{runtime.Waiting, runtime.Downloading, runtime.Downloaded, runtime.Unpacking, runtime.Done}; !slices.Equal(had, want) {
+			t.Errorf("layer %s was %v; want %v", layer, had, want)
+		}
 	}
 
 	registry.Misbehave(faultregistry.Faults{Status: http.StatusInternalServerError})
