@@ -91,6 +91,7 @@ func cannedTable() ipc.Table {
 		ipc.CallUp: streams[ipc.UpArgs](
 			ipc.Event{Time: at, Service: "web", Event: ipc.EventPending, Message: "waits for db"},
 			ipc.Event{Time: at, Service: "db", Event: ipc.EventProgress, Message: "pulling postgres:16", Current: 1048576, Total: 52428800},
+			ipc.Event{Time: at, Service: "db", Event: ipc.EventProgress, Message: "pulling postgres:16", Layer: "4f4fb700ef54", Phase: "downloading", Current: 524288, Total: 13107200},
 			ipc.Event{Time: at, Service: "db", Event: ipc.EventHealthy},
 			last,
 		),

@@ -208,6 +208,8 @@ type Event struct {
 	Service string    `json:"service,omitempty"`
 	Event   string    `json:"event"`
 	Message string    `json:"message,omitempty"`
+	Layer   string    `json:"layer,omitempty"` // of an image that is pulled; without one "progress" is about all of it
+	Phase   string    `json:"phase,omitempty"` // of the layer: "waiting", "downloading", "retrying", "downloaded", "unpacking", "done"
 	Current int64     `json:"current,omitempty"`
 	Total   int64     `json:"total,omitempty"`
 	Code    string    `json:"code,omitempty"`

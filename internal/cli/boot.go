@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/locald/locald/ipc"
 )
@@ -77,9 +78,9 @@ type bootStyle struct {
 func (a *app) view(how bootStyle) view {
 	switch {
 	case how.json:
-		return rawView{a.stdout}
+		return &rawView{out: a.stdout, now: a.now, progress: seldom{every: 2 * time.Second}}
 	case how.lines || !a.live(a.stdout):
-		return &lineView{out: a.stdout, errs: a.stderr, paint: a.paint(a.stdout)}
+		return a.lineView(a.stdout)
 	}
 	return newLiveView(a.stdout, a.stderr, a.paint(a.stdout), a.now)
 }
@@ -189,17 +190,31 @@ func address(s ipc.Service) string {
 }
 
 // rawView prints events as the daemon sent them.
-type rawView struct{ out *output }
+type rawView struct {
+	out      *output
+	now      func() time.Time
+	progress seldom
+}
 
-func (v rawView) show(_ ipc.Event, raw []byte) { _, _ = v.out.Write(raw) }
-func (rawView) close()                         {}
+func (v *rawView) show(e ipc.Event, raw []byte) {
+	if e.Event != ipc.EventProgress || v.progress.due(e, v.now()) {
+		_, _ = v.out.Write(raw)
+	}
+}
+
+func (*rawView) close() {}
 
 // lineView prints one line an event.
 type lineView struct {
 	out, errs *output
 	paint     paint
 	quiet     bool // only failures
-	step      map[string]string
+	now       func() time.Time
+	progress  seldom
+}
+
+func (a *app) lineView(o *output) *lineView {
+	return &lineView{out: o, errs: a.stderr, paint: a.paint(o), now: a.now, progress: seldom{every: 5 * time.Second}}
 }
 
 func (v *lineView) show(e ipc.Event, _ []byte) {
@@ -210,14 +225,9 @@ func (v *lineView) show(e ipc.Event, _ []byte) {
 	case v.quiet || (e.Service == "" && e.Event != ipc.EventNote):
 		return
 	case e.Event == ipc.EventProgress:
-		// Bytes come many times a second, and a line each would bury the rest.
-		if v.step == nil {
-			v.step = map[string]string{}
-		}
-		if v.step[e.Service] == e.Message {
+		if e.Layer != "" || !v.progress.due(e, v.now()) {
 			return
 		}
-		v.step[e.Service] = e.Message
 	}
 	v.out.say(eventText(e, v.paint) + "\n" + hintText(e))
 }
@@ -238,6 +248,8 @@ func eventText(e ipc.Event, p paint) string {
 	word := eventWord(e.Event)
 	text := cell(e.Message)
 	switch {
+	case e.Event == ipc.EventProgress && e.Total > 0 && e.Phase != layerRetrying:
+		text += " " + size(e.Current) + "/" + size(e.Total)
 	case e.Event == ipc.EventNote || e.Event == ipc.EventProgress:
 	case text == "":
 		text = p.as(p.state(eventState(e.Event)), word)

@@ -14,7 +14,8 @@ const redraw = 100 * time.Millisecond
 
 var spinner = [...]string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
-// liveView keeps one line a service and paints them again in place. It uses
+// liveView keeps one line a service, and below it one a layer of the image that
+// it waits for, and paints them again in place. It uses
 // nothing of the terminal but moving up and erasing, and leaves the cursor
 // below its lines after every write, so that there is nothing to restore.
 type liveView struct {
@@ -34,6 +35,7 @@ type liveView struct {
 // liveRow is the last that is known of a service.
 type liveRow struct {
 	last  ipc.Event
+	pull  pulled // while an image is on its way
 	begun time.Time
 	ended time.Time // zero while it goes on
 }
@@ -76,6 +78,16 @@ func (v *liveView) show(e ipc.Event, _ []byte) {
 	}
 	row := v.row(e.Service)
 	first := len(row.last.Event) == 0
+	if e.Event == ipc.EventProgress {
+		if row.pull.hear(e, v.now()) {
+			v.draw(eventText(e, v.paint) + "\n")
+		}
+		if e.Layer != "" {
+			return
+		}
+	} else {
+		row.pull = pulled{}
+	}
 	row.last = e
 	row.ended = time.Time{}
 	if finished(e.Event) {
@@ -194,9 +206,19 @@ func (v *liveView) frame(columns, rows int) []liveLine {
 	if len(shown) > room {
 		shown = important(v.rows, room-1)
 	}
+	var pulls []*pulled
+	for _, r := range shown {
+		pulls = append(pulls, &r.pull)
+	}
 	var lines []liveLine
+	layers := fold(pulls, room-min(room, len(v.rows)))
 	for _, r := range shown {
 		lines = append(lines, v.line(r, name, columns-1))
+		for _, l := range r.pull.layers {
+			if layers[l] {
+				lines = append(lines, l.line(v.paint, columns-1))
+			}
+		}
 	}
 	if hidden := len(v.rows) - len(shown); hidden > 0 {
 		text := clip(fmt.Sprintf("  and %d more", hidden), columns-1)
@@ -237,13 +259,12 @@ func (v *liveView) line(r *liveRow, name, limit int) liveLine {
 	}
 	took := elapsed(until.Sub(r.begun))
 	left := " " + pad(clip(cell(e.Service), name), name) + "  "
-	text := liveText(e)
 	room := limit - 1 - columnsOf(left) - 2 - columnsOf(took)
 	if room < 12 {
 		took = ""
 		room = limit - 1 - columnsOf(left)
 	}
-	text = clip(text, max(room, 0))
+	text := r.text(max(room, 0))
 	right := ""
 	if took != "" {
 		right = "  " + v.paint.as(dim, took)
@@ -255,20 +276,16 @@ func (v *liveView) line(r *liveRow, name, limit int) liveLine {
 	return liveLine{v.paint.as(colour, mark) + left + text + right, width}
 }
 
-// liveText is what a service does at the moment.
-func liveText(e ipc.Event) string {
-	word, message := eventWord(e.Event), cell(e.Message)
+// text is what a service does at the moment, in at most room columns.
+func (r *liveRow) text(room int) string {
+	word, message := eventWord(r.last.Event), cell(r.last.Message)
 	switch {
-	case e.Event == ipc.EventProgress && e.Total > 0:
-		return fmt.Sprintf("%s %s/%s", message, size(e.Current), size(e.Total))
-	case e.Event == ipc.EventProgress && e.Current > 0:
-		return fmt.Sprintf("%s %s", message, size(e.Current))
-	case e.Event == ipc.EventProgress && message != "":
-		return message
+	case r.last.Event == ipc.EventProgress && message != "":
+		return r.pull.text(r.last, room)
 	case message == "":
-		return word
+		return clip(word, room)
 	}
-	return word + ": " + message
+	return clip(word+": "+message, room)
 }
 
 // elapsed is a time in at most six columns.

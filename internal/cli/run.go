@@ -64,7 +64,9 @@ func (a *app) inService(ctx context.Context, args ipc.RunArgs, command []string,
 		return err
 	}
 	// Standard output belongs to the command.
-	var v view = &lineView{out: a.stderr, errs: a.stderr, paint: a.paint(a.stderr), quiet: !a.global.verbose}
+	lines := a.lineView(a.stderr)
+	lines.quiet = !a.global.verbose
+	var v view = lines
 	if a.live(a.stderr) {
 		v = newLiveView(a.stderr, a.stderr, a.paint(a.stderr), a.now)
 	}

@@ -31,7 +31,10 @@ func (a *app) up() *cobra.Command {
 		Long: `Starts the services that are named, or all, with what they depend on, and
 waits until each is ready. Services that run already and did not change are left
 alone; those that changed are restarted, and those that are no longer in the
-file are stopped.`,
+file are stopped.
+
+Missing images are pulled at once and side by side. On a terminal that shows a
+bar for each of their layers; otherwise a line now and then.`,
 		Example: `  locald up
   locald up web              web and what it depends on
   locald up --plan           what would change, and why

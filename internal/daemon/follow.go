@@ -193,7 +193,8 @@ func (f *follower) tell(c supervisor.Change) error {
 	if c.Progress != nil {
 		return f.send(ipc.Event{
 			Time: time.Now().UTC(), Service: now.Service, Event: ipc.EventProgress,
-			Message: c.Progress.Step, Current: c.Progress.Current, Total: c.Progress.Total,
+			Message: c.Progress.Step, Layer: c.Progress.Layer, Phase: string(c.Progress.Phase),
+			Current: c.Progress.Current, Total: c.Progress.Total,
 		})
 	}
 	e, news := event(before, now, f.view)
