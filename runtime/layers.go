@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -119,6 +120,20 @@ func (l *Layers) Finish() {
 	}
 	l.trouble = ""
 	l.sum(true)
+}
+
+// In returns the layers that are in a phase, sorted.
+func (l *Layers) In(phase Phase) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []string
+	for id, one := range l.all {
+		if one.phase == phase {
+			found = append(found, id)
+		}
+	}
+	slices.Sort(found)
+	return found
 }
 
 func (l *Layers) tell(id string, one *layer, began bool) {

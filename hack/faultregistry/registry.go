@@ -39,12 +39,12 @@ type Faults struct {
 
 // Registry serves images at Addr until Close.
 type Registry struct {
-	server  *http.Server
 	address string
 	store   http.Handler
-	served  chan struct{}
 
 	mu     sync.Mutex
+	server *http.Server
+	served chan struct{} // closed when server has ended
 	faults Faults
 	cuts   int
 	asked  []Request
@@ -62,30 +62,41 @@ func (r *Registry) Requests() []Request {
 
 // Listen starts a registry at address, "127.0.0.1:0" for any free port.
 func Listen(address string) (*Registry, error) {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	r := &Registry{
-		address: listener.Addr().String(),
-		store:   registry.New(registry.Logger(log.New(io.Discard, "", 0))),
-		served:  make(chan struct{}),
-	}
-	r.server = &http.Server{Handler: r, ReadHeaderTimeout: time.Minute}
-	go func() {
-		defer close(r.served)
-		_ = r.server.Serve(listener)
-	}()
-	return r, nil
+	r := &Registry{address: address, store: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	return r, r.Up()
 }
+
+// Up serves again, at the same address, what the registry had when it went down.
+func (r *Registry) Up() error {
+	listener, err := net.Listen("tcp", r.address)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.address = listener.Addr().String()
+	server, served := &http.Server{Handler: r, ReadHeaderTimeout: time.Minute}, make(chan struct{})
+	r.server, r.served = server, served
+	go func() {
+		defer close(served)
+		_ = server.Serve(listener)
+	}()
+	return nil
+}
+
+// Down breaks all connections and answers nobody until Up.
+func (r *Registry) Down() { _ = r.Close() }
 
 // Addr is host:port, which is also the first part of an image's name.
 func (r *Registry) Addr() string { return r.address }
 
 // Close breaks all connections and ends the registry.
 func (r *Registry) Close() error {
-	err := r.server.Close()
-	<-r.served
+	r.mu.Lock()
+	server, served := r.server, r.served
+	r.mu.Unlock()
+	err := server.Close()
+	<-served
 	return err
 }
 

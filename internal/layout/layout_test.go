@@ -22,7 +22,7 @@ var doors = map[string][]string{
 	"runtime/process":     {"runtime", "internal/keeper", "internal/sockets"},
 	"runtime/builtin":     {"runtime", "runtime/process", "internal/network", "internal/oci", "internal/pid1"},
 	"runtime/container":   {"runtime", "internal/keeper"},
-	"runtime/runtimetest": {"runtime"},
+	"runtime/runtimetest": {"runtime", "hack/faultregistry"},
 	"supervisor":          {"runtime"},
 	"ipc":                 {},
 	"restore":             {"runtime"},

@@ -13,11 +13,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+	"golang.org/x/sys/unix"
 
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/logs"
+	"github.com/locald/locald/internal/oci"
 	"github.com/locald/locald/internal/pid1"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/runtime/builtin"
@@ -63,9 +66,14 @@ func shellImage(t *testing.T) string {
 
 func open(t *testing.T, owner runtime.Owner) *builtin.Runtime {
 	t.Helper()
-	dir := t.TempDir()
+	return openAt(t, owner, t.TempDir())
+}
+
+// openAt is a runtime with its state and images in dir, that tries again at once.
+func openAt(t *testing.T, owner runtime.Owner, dir string) *builtin.Runtime {
+	t.Helper()
 	p := process.New(keeper.Options{Dir: dir, Owner: string(owner), Log: os.Stderr})
-	r := builtin.New(builtin.Options{Dir: dir, Process: p})
+	r := builtin.New(builtin.Options{Dir: dir, Process: p, Images: oci.Options{Tries: 3, Pause: 100 * time.Millisecond}})
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {
 			t.Errorf("Close: %v", err)
@@ -146,4 +154,26 @@ func TestSuiteAsAnOrdinaryUser(t *testing.T) {
 	if strings.Contains(string(out), "--- SKIP: TestSuite ") || !strings.Contains(string(out), "--- PASS: TestSuite/") {
 		t.Skipf("as an ordinary user: %s", out)
 	}
+}
+
+func TestImages(t *testing.T) {
+	runtimetest.Images(t, runtimetest.ImageSubject{
+		Subject: runtimetest.Subject{
+			Open:   func(t *testing.T, owner runtime.Owner) runtime.Runtime { return openAt(t, owner, t.TempDir()) },
+			Output: output,
+		},
+		Itself: true,
+		Small: func(t *testing.T, owner runtime.Owner) (runtime.Runtime, func()) {
+			dir := t.TempDir()
+			if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=32m"); err != nil {
+				t.Skipf("no small file system: %v", err)
+			}
+			t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+			return openAt(t, owner, dir), func() {
+				if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=160m"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -26,7 +27,8 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(ru
 	}
 	name, err := reference.ParseNormalizedNamed(spec.Image.Name)
 	if err != nil {
-		return invalid("config_invalid", "", "image %q is not an image's name: %v", spec.Image.Name, err)
+		const hint = "an image is named like postgres:15 or localhost:5000/team/app:1"
+		return invalid("config_invalid", hint, "image %s: it is not an image's name: %v", spec.Image.Name, err)
 	}
 	e, err := r.connect(ctx)
 	if err != nil {
@@ -172,11 +174,19 @@ var (
 		"connection refused", "no such host", "i/o timeout", "network is unreachable", "no route to host", "server misbehaving",
 		"Client.Timeout", "TLS handshake timeout", "context deadline exceeded", "request canceled while waiting for connection",
 	}
-	wordsBroken = []string{"EOF", "connection reset", "broken pipe", "received unexpected HTTP status: 5", "500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway", "short read", "filesystem layer verification failed"}
+	wordsBroken = []string{"EOF", "connection reset", "broken pipe", "received unexpected HTTP status: 5", "500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway", "short read", wordsDigest}
 	wordsLogin  = []string{"unauthorized", "no basic auth credentials", "authentication required", "401 Unauthorized"}
 	wordsDenied = []string{"pull access denied", "requested access to the resource is denied", "denied:"}
 	wordsNone   = []string{"manifest unknown", "not found", "name unknown"}
 	wordsArch   = []string{"no matching manifest", "no image found in manifest list"}
+	wordsOther  = []string{"layers from manifest don't match image configuration", "manifest verification failed"}
+)
+
+// How Docker begins what it has to say of a layer: that it is not what its digest
+// says, and that it cannot be unpacked.
+const (
+	wordsDigest = "filesystem layer verification failed"
+	wordsUnpack = "failed to register layer"
 )
 
 func mentions(err error, words []string) bool {
@@ -191,21 +201,31 @@ func mentions(err error, words []string) bool {
 // passing reports whether trying again may help: the registry answered before,
 // or said that the fault is its own.
 func passing(err error, begun bool) bool {
+	if strings.Contains(err.Error(), wordsUnpack) {
+		return false
+	}
 	return mentions(err, wordsBroken) || begun && mentions(err, wordsUnreachable)
 }
 
 // fault says which of the ways to fail it was, and what to type. Those that
 // will not pass by themselves are ErrInvalid.
 func (p *pull) fault(err error) error {
+	const damaged = "try again; if it stays, the image has to be pushed again"
 	var what, hint string
 	code, lasting := codePull, false
 	switch {
 	case strings.Contains(err.Error(), "no space left on device"):
 		code, what, hint = "disk_full", "the engine's disk is full", "docker system df"
+	case strings.Contains(err.Error(), wordsDigest):
+		what, hint = "what came from "+p.domain+" is damaged", damaged
+	case strings.Contains(err.Error(), wordsUnpack):
+		what, hint = "what came from "+p.domain+" cannot be unpacked", damaged
+	case mentions(err, wordsOther):
+		what, hint = "what "+p.domain+" has does not belong together", damaged
 	case mentions(err, wordsArch):
 		what, hint, lasting = fmt.Sprintf("%s has nothing for linux/%s", p.domain, p.e.arch), "docker manifest inspect "+p.image, true
 	case mentions(err, wordsUnreachable):
-		what, hint = p.domain+" cannot be reached", "curl -I https://"+p.endpoint()+"/v2/"
+		what, hint = p.domain+" cannot be reached", "curl -I "+p.endpoint()+"/v2/"
 	case mentions(err, wordsDenied):
 		what, hint, lasting = "it does not exist on "+p.domain+", or needs a login", "docker login "+p.domain, true
 	case mentions(err, wordsLogin):
@@ -217,6 +237,9 @@ func (p *pull) fault(err error) error {
 	default:
 		what, hint = "cannot be pulled from "+p.domain, "docker pull "+p.image
 	}
+	if layer := p.layerOf(err); layer != "" {
+		what = "layer " + layer + ": " + what
+	}
 	failed := fmt.Errorf("image %s: %s: %s", p.image, what, said(err))
 	if lasting {
 		failed = kind{failed.Error(), runtime.ErrInvalid}
@@ -224,9 +247,29 @@ func (p *pull) fault(err error) error {
 	return &runtime.Fault{Code: code, Hint: hint, Err: failed}
 }
 
-func (p *pull) endpoint() string {
-	if p.domain == "docker.io" {
-		return "registry-1.docker.io"
+// layerOf is the layer that an error is about: the one whose digest it has, or
+// the one that was unpacked, which engines do one after the other.
+func (p *pull) layerOf(err error) string {
+	text := err.Error()
+	if _, digest, found := strings.Cut(text, wordsDigest+" for digest sha256:"); found && len(digest) >= 12 {
+		return digest[:12]
 	}
-	return p.domain
+	unpacked := p.layers.In(runtime.Unpacking)
+	if strings.Contains(text, wordsUnpack) && len(unpacked) == 1 {
+		return unpacked[0]
+	}
+	return ""
+}
+
+// endpoint is where the registry answers. Docker speaks without TLS to this
+// machine only.
+func (p *pull) endpoint() string {
+	host, _, _ := strings.Cut(p.domain, ":")
+	switch ip := net.ParseIP(host); {
+	case p.domain == "docker.io":
+		return "https://registry-1.docker.io"
+	case host == "localhost" || ip != nil && ip.IsLoopback():
+		return "http://" + p.domain
+	}
+	return "https://" + p.domain
 }

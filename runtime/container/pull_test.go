@@ -168,7 +168,7 @@ func TestEachWayAPullFailsHasItsOwnMessage(t *testing.T) {
 		{"no such tag", registry.Addr() + "/app:none", "does not exist on " + registry.Addr(), "docker pull"},
 		{"no such repository", registry.Addr() + "/nothing:1", "does not exist on " + registry.Addr(), ""},
 		{"login", private, "wants a login", "docker login " + login.Addr()},
-		{"no registry", nobody.Addr().String() + "/app:1", nobody.Addr().String() + " cannot be reached", "curl"},
+		{"no registry", nobody.Addr().String() + "/app:1", nobody.Addr().String() + " cannot be reached", "curl -I http://" + nobody.Addr().String()},
 		{"platform", foreign, "has nothing for linux/", "docker manifest inspect"},
 		{"server error", unlucky, broken.Addr() + " broke off", "docker pull"},
 	} {

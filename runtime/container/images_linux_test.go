@@ -1,0 +1,95 @@
+package container_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/container"
+	"github.com/locald/locald/runtime/runtimetest"
+)
+
+func TestImages(t *testing.T) {
+	needEngine(t)
+	runtimetest.Images(t, runtimetest.ImageSubject{
+		Subject: runtimetest.Subject{
+			Open: func(t *testing.T, owner runtime.Owner) runtime.Runtime {
+				return open(t, container.Options{Owner: owner})
+			},
+			Output: written,
+		},
+		Forget: func(t *testing.T, image string) {
+			if docker(t, "images", "-q", image) != "" {
+				docker(t, "rmi", image)
+			}
+		},
+		Small: small,
+	})
+}
+
+// small is a Docker engine of the test's own whose images are on a small file
+// system. It has no network, so it pulls and starts nothing.
+func small(t *testing.T, owner runtime.Owner) (runtime.Runtime, func()) {
+	t.Helper()
+	dockerd, err := exec.LookPath("dockerd")
+	if err != nil || os.Geteuid() != 0 {
+		t.Skipf("another engine needs root and dockerd: %v", err)
+	}
+	dir, err := os.MkdirTemp("", "engine-") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	root := filepath.Join(dir, "root")
+	if err := errors.Join(os.Mkdir(root, 0o700), unix.Mount("tmpfs", root, "tmpfs", 0, "size=36m")); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+	host := "unix://" + filepath.Join(dir, "docker.sock")
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	engine := exec.CommandContext(ctx, dockerd, "--data-root="+root, "--exec-root="+filepath.Join(dir, "exec"), "--pidfile="+filepath.Join(dir, "pid"),
+		"--host="+host, "--bridge=none", "--iptables=false", "--ip-masq=false")
+	engine.Cancel = func() error { return engine.Process.Signal(unix.SIGTERM) }
+	var log bytes.Buffer
+	engine.Stdout, engine.Stderr = &log, &log
+	if err := engine.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = engine.Wait() }()
+	t.Cleanup(func() { cancel(); <-ended })
+	until(t, "another engine answers", func() bool {
+		select {
+		case <-ended:
+			t.Skipf("another engine does not start: %s", log.String())
+		default:
+		}
+		conn, err := net.Dial("unix", strings.TrimPrefix(host, "unix://"))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+	getenv := func(name string) string {
+		if name == "DOCKER_HOST" {
+			return host
+		}
+		return ""
+	}
+	r := container.New(container.Options{Owner: owner, Streams: files, Getenv: getenv})
+	t.Cleanup(func() { _ = r.Close() })
+	return r, func() {
+		if err := unix.Mount("", root, "", unix.MS_REMOUNT, "size=200m"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
