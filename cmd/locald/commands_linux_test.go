@@ -45,6 +45,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"engine":      cmdEngine,
 	"nobody":      cmdNobody,
 	"registry":    cmdRegistry,
+	"badregistry": cmdBadRegistry,
 	"ipc":         cmdIPC,
 	"idle":        cmdIdle,
 	"within":      cmdWithin,

@@ -53,6 +53,8 @@ func imageFault(err error) error {
 	switch known.Kind {
 	case oci.InvalidReference:
 		f.Code, f.Kind = "config_invalid", runtime.ErrInvalid
+	case oci.NotFound, oci.Unauthorized, oci.NoPlatform, oci.Unsupported, oci.Unsafe:
+		f.Kind = runtime.ErrInvalid // somebody has to do something first
 	case oci.DiskFull:
 		f.Code = "disk_full"
 	case oci.Storage:
