@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -49,10 +50,12 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
-var parsing = regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": `)
+var parsing = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": `)
+})
 
 // plainly is an error without the names of the functions that it comes from.
-func plainly(err error) string { return parsing.ReplaceAllString(err.Error(), "") }
+func plainly(err error) string { return parsing().ReplaceAllString(err.Error(), "") }
 
 // exclusive is an error when more than one of the flags was given.
 func exclusive(cmd *cobra.Command, names ...string) error {

@@ -15,13 +15,13 @@ import (
 
 // Names and words.
 var (
-	serviceName  = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
-	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
-	profileName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
-	labelName    = regexp.MustCompile(`^[^\s=]+$`)
-	digits       = regexp.MustCompile(`^[0-9]{1,4}$`)
-	scheme       = regexp.MustCompile(`^[a-z][a-z0-9+.-]*$`)
-	absolute     = regexp.MustCompile(`^/`)
+	serviceName  = patternOf(`^[a-z0-9][a-z0-9_-]*$`)
+	variableName = patternOf(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+	profileName  = patternOf(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+	labelName    = patternOf(`^[^\s=]+$`)
+	digits       = patternOf(`^[0-9]{1,4}$`)
+	scheme       = patternOf(`^[a-z][a-z0-9+.-]*$`)
+	absolute     = patternOf(`^/`)
 
 	serviceTypes = []string{TypeExec, TypeContainer, TypeTask, TypeWorker, TypePostgres}
 	engines      = []string{"auto", "docker", "podman", "containerd", "builtin"}
@@ -71,7 +71,7 @@ const maxSeconds = int64(1<<63-1) / int64(time.Second)
 
 func listOf(items shape) shape   { return shape{{kind: arrayKind, items: items}} }
 func oneOf(words []string) shape { return shape{{kind: stringKind, oneOf: words}} }
-func like(p *regexp.Regexp, example string) shape {
+func like(p *pattern, example string) shape {
 	return shape{{kind: stringKind, pattern: p, example: example}}
 }
 
@@ -79,7 +79,7 @@ func like(p *regexp.Regexp, example string) shape {
 func fieldsOf(keys ...field) form { return form{kind: tableKind, keys: keys} }
 
 // tableOf is a table with free keys.
-func tableOf(names *regexp.Regexp, values shape) shape {
+func tableOf(names *pattern, values shape) shape {
 	return shape{{kind: tableKind, names: names, values: values}}
 }
 

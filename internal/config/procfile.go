@@ -3,9 +3,12 @@ package config
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
-var procfileLine = regexp.MustCompile(`^([A-Za-z0-9_-]+):[ \t]*(.*)$`)
+var procfileLine = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([A-Za-z0-9_-]+):[ \t]*(.*)$`)
+})
 
 // parseProcfile reads lines of "name: command" into the tree that a
 // locald.toml with the same services would make: web an exec, release a task,
@@ -20,7 +23,7 @@ func parseProcfile(file string, content []byte, found *problems) *value {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		match := procfileLine.FindStringSubmatch(line)
+		match := procfileLine().FindStringSubmatch(line)
 		if match == nil || match[2] == "" {
 			found.add(at, "web: npm start", "expected a line like name: command")
 			continue

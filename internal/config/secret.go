@@ -3,6 +3,7 @@ package config
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Mask is what is shown in place of a secret.
@@ -24,20 +25,22 @@ func Secret(name, value string) bool {
 
 // urlPassword matches up to the last @ before the host ends, since people
 // forget to escape the ones in a password.
-var urlPassword = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^\s:/?#@"']*:)([^\s/?#"']+)@`)
+var urlPassword = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^\s:/?#@"']*:)([^\s/?#"']+)@`)
+})
 
 // MaskURL is s with every password inside a URL replaced by Mask.
 func MaskURL(s string) string {
 	if !strings.Contains(s, "://") {
 		return s
 	}
-	return urlPassword.ReplaceAllString(s, "${1}"+Mask+"@")
+	return urlPassword().ReplaceAllString(s, "${1}"+Mask+"@")
 }
 
 // URLPasswords is every password inside a URL in s.
 func URLPasswords(s string) []string {
 	var found []string
-	for _, match := range urlPassword.FindAllStringSubmatch(s, -1) {
+	for _, match := range urlPassword().FindAllStringSubmatch(s, -1) {
 		found = append(found, match[2])
 	}
 	return found

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +22,7 @@ type form struct {
 
 	// Of strings.
 	oneOf   []string
-	pattern *regexp.Regexp
+	pattern *pattern
 	format  func(string) error // what a pattern cannot say
 	example string             // a hint for pattern and format
 	refs    bool               // references are resolved in it
@@ -41,7 +40,7 @@ type form struct {
 
 	// Of tables: fixed keys, or free ones.
 	keys   []field
-	names  *regexp.Regexp
+	names  *pattern
 	values shape
 }
 
@@ -159,7 +158,7 @@ func instead(v *value, s shape) string {
 	return ""
 }
 
-var numeric = regexp.MustCompile(`^(0|[1-9][0-9]*)(\.[0-9]+)?$`)
+var numeric = patternOf(`^(0|[1-9][0-9]*)(\.[0-9]+)?$`)
 
 func (c *checker) checkString(path string, v *value, f *form) {
 	if strings.IndexByte(v.text, 0) >= 0 {
@@ -267,7 +266,7 @@ func show(key string) string {
 	return quote(key)
 }
 
-var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+var bareKey = patternOf(`^[A-Za-z0-9_-]+$`)
 
 // quote is s as a TOML string, cut when it is long and without passwords in
 // URLs: it ends up in messages.

@@ -2,12 +2,11 @@ package config
 
 import (
 	"errors"
-	"regexp"
 	"strings"
 )
 
 var (
-	volumeName     = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+	volumeName     = patternOf(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 	volumeExample  = `"name:/path", "./dir:/path" or "/dir:/path", with :ro for reading only`
 	errVolume      = errors.New("is not a volume")
 	errTarget      = errors.New("must be mounted at an absolute path in the container")

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -96,12 +97,16 @@ func executable(path string) bool {
 }
 
 var (
-	versionInPath   = regexp.MustCompile(`/(?:postgresql/|pgsql-|postgresql@)(\d+)/`)
-	versionInOutput = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
+	versionInPath = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`/(?:postgresql/|pgsql-|postgresql@)(\d+)/`)
+	})
+	versionInOutput = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
+	})
 )
 
 func versionOf(bin string) string {
-	if m := versionInPath.FindStringSubmatch(bin + "/"); m != nil {
+	if m := versionInPath().FindStringSubmatch(bin + "/"); m != nil {
 		return m[1]
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -109,7 +114,7 @@ func versionOf(bin string) string {
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "postgres"), "--version")
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
-	if m := versionInOutput.FindSubmatch(out); err == nil && m != nil {
+	if m := versionInOutput().FindSubmatch(out); err == nil && m != nil {
 		return string(m[1])
 	}
 	return ""
@@ -123,8 +128,12 @@ func major(version string) string {
 
 // A tag says "pg16" somewhere, or begins with the version.
 var (
-	tagPg    = regexp.MustCompile(`(?:^|[.\-])pg(\d{2})(?:[.\-]|$)`)
-	tagFirst = regexp.MustCompile(`^(\d{2})(?:[.\-]|$)`)
+	tagPg = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?:^|[.\-])pg(\d{2})(?:[.\-]|$)`)
+	})
+	tagFirst = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(\d{2})(?:[.\-]|$)`)
+	})
 )
 
 // ImageMajor guesses the major version of Postgres in an image by its tag:
@@ -134,7 +143,7 @@ func ImageMajor(image string) string {
 	image, _, _ = strings.Cut(image, "@")
 	name := image[strings.LastIndex(image, "/")+1:]
 	_, tag, _ := strings.Cut(name, ":")
-	for _, pattern := range []*regexp.Regexp{tagPg, tagFirst} {
+	for _, pattern := range []*regexp.Regexp{tagPg(), tagFirst()} {
 		if m := pattern.FindStringSubmatch(tag); m != nil {
 			return m[1]
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"sync"
 
 	"github.com/locald/locald/runtime"
 )
@@ -30,7 +31,9 @@ type Places struct {
 	Fixed   bool // Socket was chosen by a sandbox or LOCALD_SOCKET and has no second choice
 }
 
-var sandboxName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
+var sandboxName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
+})
 
 // Locate finds the places from the environment and the --sandbox flag. It
 // reads, and creates nothing.
@@ -45,7 +48,7 @@ func Locate(getenv func(string) string, sandbox string) (Places, error) {
 	}
 	socket := getenv(SocketVar)
 	switch {
-	case sandbox != "" && !sandboxName.MatchString(sandbox):
+	case sandbox != "" && !sandboxName().MatchString(sandbox):
 		return Places{}, &runtime.Fault{
 			Code: "invalid_request", Hint: "--sandbox dev",
 			Err: fmt.Errorf("sandbox %q: a name is lower-case letters, digits and dashes, at most 31", sandbox),

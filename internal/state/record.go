@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -194,10 +195,12 @@ type identity struct {
 	Machine  string `json:"machine,omitempty"` // the same, of the machine's own identity
 }
 
-var instanceID = regexp.MustCompile(`^[0-9a-f]{16}$`)
+var instanceID = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[0-9a-f]{16}$`)
+})
 
 func (i *identity) valid() error {
-	if !instanceID.MatchString(i.Instance) {
+	if !instanceID().MatchString(i.Instance) {
 		return fmt.Errorf("%q is no identity", i.Instance)
 	}
 	return nil
@@ -463,12 +466,14 @@ func (s Store) begun(project, service string) int {
 	return run
 }
 
-var notInID = regexp.MustCompile(`[^a-z0-9_-]+`)
+var notInID = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`[^a-z0-9_-]+`)
+})
 
 // NewID is the id of a project that is not known yet: its name, for people,
 // and what tells its directory from every other.
 func NewID(name, dir string, owner runtime.Owner) string {
-	return notInID.ReplaceAllString(strings.ToLower(name), "-") + "-" + digest(string(owner)+"\x00"+dir)
+	return notInID().ReplaceAllString(strings.ToLower(name), "-") + "-" + digest(string(owner)+"\x00"+dir)
 }
 
 // Wanted reports whether services are on record that should be up, so that a
