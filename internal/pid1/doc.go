@@ -29,6 +29,7 @@
 // # The directory of a container
 //
 //	status     how the start ended, written once; Ready reads it
+//	bell       a FIFO that wakes Ready
 //	control    the socket of Exec
 //	upper      what the container has written
 //	work       the overlay's own

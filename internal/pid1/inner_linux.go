@@ -3,6 +3,7 @@ package pid1
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -13,14 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The descriptors that the inner process is born with, beside the standard
+// outerDescriptor is what the inner process is born with, beside the standard
 // ones.
-const (
-	outerDescriptor   = 3
-	controlDescriptor = 4 // listens; not there when the machine is only probed
-)
+const outerDescriptor = 3
 
-// hello is the first thing that the inner process is told.
+// hello is the first thing that the inner process is told. It comes with the
+// socket that Exec connects to, except when the machine is only probed.
 type hello struct {
 	Spec     Spec   `json:"spec"`
 	Env      []byte `json:"env,omitempty"` // separated by NUL
@@ -55,6 +54,7 @@ func splitNUL(joined []byte) []string {
 // inner is the container's PID 1.
 type inner struct {
 	outer    connection
+	control  *os.File
 	spec     Spec
 	env      []string
 	rootless bool
@@ -77,14 +77,21 @@ func inside(n Network) int {
 	}
 	outer, err := connectionOf(os.NewFile(outerDescriptor, "outer process"))
 	var h hello
+	var files []*os.File
 	if err == nil {
-		_, err = outer.receive(&h)
+		files, err = outer.receive(&h)
+	}
+	if errors.Is(err, io.EOF) && os.Getpid() == 1 {
+		return ExitFailed // there is to be no container, as the outer process says itself
 	}
 	if err != nil || os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "locald: container: is for locald itself: locald up starts containers")
 		return ExitFailed
 	}
 	c := &inner{outer: outer, spec: h.Spec, env: splitNUL(h.Env), rootless: h.Rootless, proceed: make(chan struct{}), lost: make(chan struct{})}
+	if len(files) == 1 {
+		c.control = files[0]
+	}
 	go c.listen()
 	ended, err := c.start(h, n)
 	if err != nil {
@@ -158,15 +165,17 @@ func (c *inner) signal(sig unix.Signal) {
 // start makes the container, and starts the main program.
 func (c *inner) start(h hello, n Network) (<-chan int, error) {
 	unix.Umask(0o022)
-	if err := c.network(h, n); err != nil {
-		return nil, err
+	// The kernel takes its time for the network and for the root, so both are made
+	// at once.
+	others := make(chan error, 1)
+	go func() { others <- c.apart(h, n) }()
+	made := sync.OnceValue(func() error { return <-others })
+	err := c.spec.makeRoot(c.rootless, made)
+	if e := made(); e != nil {
+		err = e
 	}
-	if err := c.spec.makeRoot(c.rootless); err != nil {
+	if err != nil {
 		return nil, err
-	}
-	var err error
-	if c.launcher, err = launch(c.rootless); err != nil {
-		return nil, forbidden("restrictions", err)
 	}
 	if h.Attach {
 		select {
@@ -178,7 +187,7 @@ func (c *inner) start(h hello, n Network) (<-chan int, error) {
 	if h.Probe {
 		return nil, c.outer.send(report{Started: true})
 	}
-	control, err := c.control()
+	control, err := c.listener()
 	if err != nil {
 		return nil, err
 	}
@@ -190,10 +199,23 @@ func (c *inner) start(h hello, n Network) (<-chan int, error) {
 	return ended, c.outer.send(report{Started: true})
 }
 
-func (c *inner) control() (*net.UnixListener, error) {
-	f := os.NewFile(controlDescriptor, "control socket")
-	defer f.Close()
-	l, err := net.FileListener(f)
+// apart makes what has nothing to do with the root.
+func (c *inner) apart(h hello, n Network) (err error) {
+	if err := c.network(h, n); err != nil {
+		return err
+	}
+	if c.launcher, err = launch(c.rootless); err != nil {
+		return forbidden("restrictions", err)
+	}
+	return nil
+}
+
+func (c *inner) listener() (*net.UnixListener, error) {
+	if c.control == nil {
+		return nil, fail(Failed, "control socket", errors.New("it did not come"))
+	}
+	defer c.control.Close()
+	l, err := net.FileListener(c.control)
 	if err != nil {
 		return nil, fail(Failed, "control socket", err)
 	}

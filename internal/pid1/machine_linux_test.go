@@ -145,7 +145,7 @@ func TestADirectoryIsForOneRun(t *testing.T) {
 		b.want("", 0)
 		again := *b
 		again.exited, again.stderr = make(chan struct{}), bytes.Buffer{}
-		if _, code := again.start().output(); code != ExitFailed || !strings.HasSuffix(again.stderr.String(), "is another container's\n") {
+		if _, code := again.start().output(); code != ExitFailed || !strings.HasSuffix(again.stderr.String(), "is another container's\n") || strings.Count(again.stderr.String(), "\n") != 1 {
 			t.Errorf("%d; it says %s", code, again.stderr.String())
 		}
 		if err := Ready(t.Context(), b.dir); err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -80,31 +79,49 @@ func (o *outer) run(argument string, signals chan os.Signal) (int, *Error) {
 	if err := o.spec.check(); err != nil {
 		return 0, err
 	}
-	if err := o.spec.prepare(); err != nil {
-		return 0, asError("directory "+o.spec.Dir, err)
-	}
-	attach := o.network != nil && !o.spec.HostNetwork
-	if attach {
-		if err := o.open(); err != nil {
-			return 0, err
-		}
-		defer o.gateway.Close()
-	}
-	control, err := listenIn(o.spec.Dir)
+	// It takes as long as all that we have to do before it is told anything.
+	cmd, conn, err := startInner(&o.spec)
 	if err != nil {
-		return 0, fail(Failed, "control socket in "+o.spec.Dir, err)
-	}
-	cmd, conn, e := startInner(&o.spec, control)
-	control.Close()
-	if e != nil {
-		return 0, e
+		return 0, err
 	}
 	defer conn.Close()
 	o.conn = conn
-	h := hello{Spec: o.spec, Env: joinNUL(os.Environ()), Rootless: os.Geteuid() != 0, Attach: attach}
-	// Where it cannot be told any more it has ended, and that is told below.
-	_ = conn.send(h)
+	if err := o.instruct(); err != nil {
+		_ = conn.Close() // it ends without a word
+		_ = cmd.Wait()
+		return 0, err
+	}
+	if o.gateway != nil {
+		defer o.gateway.Close()
+	}
 	return o.follow(cmd, signals)
+}
+
+// instruct makes what the container needs on the host, and tells the inner
+// process what to do.
+func (o *outer) instruct() *Error {
+	if err := o.spec.prepare(); err != nil {
+		return asError("directory "+o.spec.Dir, err)
+	}
+	control, err := listenIn(o.spec.Dir)
+	if err != nil {
+		return fail(Failed, "control socket in "+o.spec.Dir, err)
+	}
+	defer control.Close()
+	socket, err := control.File()
+	if err != nil {
+		return fail(Failed, "control socket in "+o.spec.Dir, err)
+	}
+	defer socket.Close()
+	h := hello{Spec: o.spec, Env: joinNUL(os.Environ()), Rootless: os.Geteuid() != 0, Attach: o.network != nil && !o.spec.HostNetwork}
+	if h.Attach {
+		if err := o.open(); err != nil {
+			return err
+		}
+	}
+	// Where it cannot be told any more it has ended, and follow hears of that.
+	_ = o.conn.send(h, socket)
+	return nil
 }
 
 func (o *outer) open() (e *Error) {
@@ -211,8 +228,8 @@ func (o *outer) hear(ctx context.Context, r report, files []*os.File) {
 }
 
 // startInner starts the inner process in new namespaces, with a connection to
-// it. The process takes over the listener's socket.
-func startInner(s *Spec, control *net.UnixListener) (*exec.Cmd, connection, *Error) {
+// it. It waits for its hello.
+func startInner(s *Spec) (*exec.Cmd, connection, *Error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, connection{}, fail(Failed, "socketpair", err)
@@ -229,14 +246,6 @@ func startInner(s *Spec, control *net.UnixListener) (*exec.Cmd, connection, *Err
 	cmd.Env = ownEnvironment()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{outerDescriptor - 3: far}
-	if control != nil {
-		socket, err := control.File()
-		if err != nil {
-			return nil, connection{}, fail(Failed, "control socket", errors.Join(err, conn.Close()))
-		}
-		defer socket.Close()
-		cmd.ExtraFiles = append(cmd.ExtraFiles, socket)
-	}
 	cmd.SysProcAttr = s.namespaces()
 	if err := cmd.Start(); err != nil {
 		_ = conn.Close()
@@ -248,7 +257,7 @@ func startInner(s *Spec, control *net.UnixListener) (*exec.Cmd, connection, *Err
 // ownEnvironment is what the inner process itself gets: what it is found by.
 // What the container's environment has for Go programs is not for ours.
 func ownEnvironment() []string {
-	own := []string{}
+	own := []string{"GOMAXPROCS=2"} // or Go looks through all mounts for a limit of processors
 	for _, entry := range os.Environ() {
 		if strings.HasPrefix(entry, "LOCALD_") {
 			own = append(own, entry)

@@ -30,8 +30,9 @@ var (
 	shown = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
 
-// makeRoot mounts everything and makes it the root of this process.
-func (s *Spec) makeRoot(rootless bool) error {
+// makeRoot mounts everything and makes it the root of this process, when before
+// has returned: whatever that waits for still sees the host's files.
+func (s *Spec) makeRoot(rootless bool, before func() error) error {
 	// What is mounted here is not to be seen on the host. The other way round it
 	// may be: what the host unmounts is not kept busy by us.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
@@ -48,6 +49,7 @@ func (s *Spec) makeRoot(rootless bool) error {
 		func() error { return r.mounts(s) },
 		func() error { return r.mask() },
 		func() error { return r.workdir(s.Workdir) },
+		before,
 		func() error { return r.enter(s.ReadOnly) },
 		func() error { return os.NewSyscallError("sethostname", unix.Sethostname([]byte(s.hostname()))) },
 	} {

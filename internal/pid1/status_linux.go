@@ -9,10 +9,16 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// statusName is the file that tells how the start of a container ended.
-const statusName = "status"
+// statusName is the file that tells how the start of a container ended, and
+// bellName a FIFO that whoever waits for it reads.
+const (
+	statusName = "status"
+	bellName   = "bell"
+)
 
 // status is its content.
 type status struct {
@@ -30,35 +36,76 @@ func writeStatus(dir string, s status) error {
 	if err := os.WriteFile(name+".new", text, 0o600); err != nil {
 		return err
 	}
-	return errors.Join(os.Link(name+".new", name), os.Remove(name+".new"))
+	err = errors.Join(os.Link(name+".new", name), os.Remove(name+".new"))
+	ring(dir)
+	return err
+}
+
+// ring wakes whoever waits. If nobody does, there is nobody to wake.
+func ring(dir string) {
+	if fd, err := unix.Open(filepath.Join(dir, bellName), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil {
+		_, _ = unix.Write(fd, []byte{0})
+		_ = unix.Close(fd)
+	}
 }
 
 // Ready returns once the main program of the container in dir has been executed,
 // or with the *Error that kept it from that. It may be called before the outer
-// process has begun, and again after it has ended. An outer process that is
-// killed before it could tell tells nothing: ctx should end with it.
+// process has begun, and again after it has ended, by one at a time. An outer
+// process that is killed before it could tell tells nothing: ctx should end with
+// it.
 func Ready(ctx context.Context, dir string) error {
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
+	heard, err := bell(dir)
+	if err != nil {
+		return err
+	}
+	defer heard.Close()
+	stop := context.AfterFunc(ctx, func() { _ = heard.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
 	for {
-		text, err := os.ReadFile(filepath.Join(dir, statusName))
-		if err == nil {
-			var s status
-			if err := json.Unmarshal(text, &s); err != nil {
-				return fmt.Errorf("status in %s: %w", dir, err)
-			}
-			if s.Error != nil {
-				return s.Error
-			}
-			return nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		done, err := readStatus(dir)
+		if done || err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if _, err := heard.Read(make([]byte, 1)); ctx.Err() != nil {
 			return fmt.Errorf("container in %s: %w", dir, ctx.Err())
-		case <-tick.C:
+		} else if err != nil {
+			return err
 		}
 	}
+}
+
+// bell opens the FIFO, and makes it if nobody has. Whoever enters the directory
+// may ring.
+func bell(dir string) (*os.File, error) {
+	name := filepath.Join(dir, bellName)
+	err := unix.Mkfifo(name, 0o622)
+	if err == nil {
+		err = os.Chmod(name, 0o622) // whatever the umask is
+	}
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, &fs.PathError{Op: "mkfifo", Path: name, Err: err}
+	}
+	// Who could write himself waits also while nobody else does.
+	return os.OpenFile(name, os.O_RDWR, 0)
+}
+
+// readStatus returns the error that is told, if it is told yet how the start
+// ended.
+func readStatus(dir string) (done bool, err error) {
+	text, err := os.ReadFile(filepath.Join(dir, statusName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var s status
+	if err := json.Unmarshal(text, &s); err != nil {
+		return false, fmt.Errorf("status in %s: %w", dir, err)
+	}
+	if s.Error != nil {
+		return true, s.Error
+	}
+	return true, nil
 }
