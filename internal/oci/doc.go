@@ -8,7 +8,8 @@
 //
 // A store is a directory of one user, 0700:
 //
-//	blobs/HEX         manifests and configurations, named by their digest
+//	blobs/HEX         manifests and configurations, named by their digest; the time
+//	                  of a manifest is when its image was last used
 //	layers/HEX/fs     one layer, unpacked, named by the digest of its tar
 //	layers/HEX/layer.json
 //	refs/HEX.json     which manifest a reference stands for, named by the reference

@@ -43,11 +43,32 @@ func (s *Store) Lease(ctx context.Context, owner, digest string) error {
 }
 
 func (s *Store) writeLease(owner string, digest v1.Hash) error {
+	s.touch(digest)
 	return s.placeJSON(lease{Owner: owner, Digest: digest, Since: time.Now()}, "leases", named(owner))
+}
+
+// touch notes that an image is used, by the time of its manifest. That it cannot
+// be noted stands in nobody's way.
+func (s *Store) touch(digest v1.Hash) {
+	now := time.Now()
+	_ = os.Chtimes(s.path("blobs", digest.Hex), now, now)
+}
+
+// used is when touch was last called, or the manifest was stored.
+func (s *Store) used(digest v1.Hash) time.Time {
+	info, err := os.Stat(s.path("blobs", digest.Hex))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
 }
 
 // Release ends the owner's lease. It is no error if there is none.
 func (s *Store) Release(owner string) error {
+	var held lease
+	if ok, err := readJSON(s.path("leases", named(owner)), &held); ok && err == nil {
+		s.touch(held.Digest)
+	}
 	err := os.Remove(s.path("leases", named(owner)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -15,12 +15,14 @@ import (
 // Listed is one reference that the store knows.
 type Listed struct {
 	Reference string // with registry, and tag or digest
+	Name      string // the same as people write it
 	Digest    string
 	Size      int64 // bytes of all files; layers that others share count for each
 	Created   time.Time
 	Pulled    time.Time
-	InUse     []string // who has a lease
-	Complete  bool     // everything of it is there
+	Used      time.Time // when a lease last began or ended, or it was pulled
+	InUse     []string  // who has a lease
+	Complete  bool      // everything of it is there
 }
 
 // List returns what the store has, sorted by reference.
@@ -40,7 +42,7 @@ func (s *Store) list() ([]Listed, error) {
 	var all []Listed
 	var wrong error
 	broken, err := each(s, "refs", func(_ string, t tag) {
-		one := Listed{Reference: t.Reference, Digest: t.Digest.String(), Pulled: t.Pulled, InUse: owners[t.Digest]}
+		one := Listed{Reference: t.Reference, Name: familiar(t.Reference), Digest: t.Digest.String(), Pulled: t.Pulled, Used: s.used(t.Digest), InUse: owners[t.Digest]}
 		found, err := s.image(reference{text: t.Reference}, t.Digest)
 		wrong = errors.Join(wrong, err)
 		if found != nil {

@@ -53,6 +53,22 @@ func parse(text string) (reference, error) {
 	return r, nil
 }
 
+// Reference is the name by which a store knows an image: with registry, and tag
+// or digest.
+func Reference(image string) (string, error) {
+	r, err := parse(image)
+	return r.full, err
+}
+
+// familiar is a whole name as people write it.
+func familiar(full string) string {
+	named, err := distribution.ParseNormalizedNamed(full)
+	if err != nil {
+		return full
+	}
+	return distribution.FamiliarString(named)
+}
+
 // host is where the registry answers.
 func (r reference) host() string {
 	if r.domain == dockerHub {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -45,8 +46,13 @@ func TestPruneKeepsWhatIsInUse(t *testing.T) {
 	if leases, err := s.Leases(); err != nil || len(leases) != 1 || leases["run 7"] == "" {
 		t.Errorf("Leases = %v, %v", leases, err)
 	}
-	if err := errors.Join(s.Release("run 7"), s.Release("run 7")); err != nil {
+	long := time.Now().Add(-time.Hour)
+	manifest := s.path("blobs", strings.TrimPrefix(all[2].Digest, "sha256:"))
+	if err := errors.Join(os.Chtimes(manifest, long, long), s.Release("run 7"), s.Release("run 7")); err != nil {
 		t.Error(err)
+	}
+	if all, err := s.List(t.Context()); err != nil || len(all) != 2 || time.Since(all[1].Used) > time.Minute {
+		t.Errorf("List = %+v, %v; want it used when the lease ended", all, err)
 	}
 	if freed, err := s.Remove(t.Context(), used); err != nil || freed < 10_000 {
 		t.Errorf("Remove freed %d, %v", freed, err)
