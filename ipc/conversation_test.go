@@ -142,6 +142,16 @@ func cannedTable() ipc.Table {
 			{Kind: "process", State: ipc.ThingLeft, Name: "sleep 1000", PID: 4711, Project: "shop", Dir: "/home/ana/shop", Service: "web", Run: 3, Remedy: "locald -C /home/ana/shop down"},
 			{Kind: "file", State: ipc.ThingKept, Name: "/home/ana/.local/share/locald/projects/shop-1a2b3c4d/data/db", Project: "shop", Dir: "/home/ana/shop", Service: "db", Bytes: 47185920, Detail: "data", Remedy: "locald -C /home/ana/shop down --volumes db"},
 		}}),
+		ipc.CallImages: answers[ipc.NoArgs](ipc.Images{
+			Images: []ipc.Image{{
+				Name: "postgres:15", Digest: "sha256:0123456789abcdef", Size: 98_400_000, Engine: "builtin", Held: true, UsedAt: "2026-11-23T10:00:00Z",
+				UsedBy: []ipc.ImageUse{{Project: "shop", Dir: "/home/ana/shop", Service: "db"}},
+			}},
+			Notes: []string{"the images of docker are its own: docker image prune"},
+		}),
+		ipc.CallPrune: answers[ipc.PruneArgs](ipc.Pruned{
+			Removed: []ipc.Image{{Name: "redis:7", Digest: "sha256:fedcba9876543210", Size: 1234, Engine: "builtin", UsedBy: []ipc.ImageUse{}}}, Freed: 1234,
+		}),
 		ipc.CallDoctor: answers[ipc.NoArgs](ipc.Doctor{Checks: []ipc.Check{
 			{Area: "engine", Name: "docker", OK: true, Detail: "29.0 at unix:///var/run/docker.sock"},
 			{Area: "postgres", Name: "binaries", Detail: "none found", Remedy: "apt install postgresql"},

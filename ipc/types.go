@@ -42,6 +42,8 @@ const (
 	CallLogs    = "logs.read"       // LogsArgs → stream of LogLine
 	CallDoctor  = "doctor"          // NoArgs → Doctor
 	CallLeft    = "leftovers"       // LeftArgs → Leftovers
+	CallImages  = "images.list"     // NoArgs → Images
+	CallPrune   = "images.prune"    // PruneArgs → Pruned
 	CallStopAll = "server.stop"     // NoArgs → stream of Event; the daemon ends when done
 )
 
@@ -317,6 +319,41 @@ type Var struct {
 	Value  string `json:"value"`
 	Origin string `json:"origin"` // "locald.toml:12", ".env", "injected (db)", "inherited"
 	Secret bool   `json:"secret,omitempty"`
+}
+
+// Images is the images that locald keeps, and those that projects use in engines.
+type Images struct {
+	Images []Image  `json:"images"`
+	Notes  []string `json:"notes"` // sentences about engines: whose images these are, or that one cannot be asked
+}
+
+// Image is an image that is on this machine.
+type Image struct {
+	Name   string     `json:"name"` // as people write it: "postgres:15"
+	Digest string     `json:"digest"`
+	Size   int64      `json:"size"`    // bytes of all its files; images may share some
+	Engine string     `json:"engine"`  // that keeps it: "builtin", "docker"
+	Held   bool       `json:"held"`    // a container of builtin runs from it
+	UsedAt string     `json:"used_at"` // RFC 3339, or ""
+	UsedBy []ImageUse `json:"used_by"`
+}
+
+// ImageUse is a service that is run from an image.
+type ImageUse struct {
+	Project string `json:"project"` // its label
+	Dir     string `json:"dir"`
+	Service string `json:"service"`
+}
+
+// PruneArgs asks for the images to be removed that no project uses.
+type PruneArgs struct {
+	All bool `json:"all,omitempty"` // also those that projects use, unless a container runs from them
+}
+
+// Pruned is what was removed.
+type Pruned struct {
+	Removed []Image `json:"removed"`
+	Freed   int64   `json:"freed"` // bytes
 }
 
 // Doctor is what locald found on this machine.

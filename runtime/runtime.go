@@ -276,6 +276,32 @@ type Execer interface {
 	Exec(ctx context.Context, command []string) (exit Exit, output []byte, err error)
 }
 
+// StoredImage is an image that is on this machine.
+type StoredImage struct {
+	Name   string    // as people write it: "postgres:15"
+	As     []string  // the names that were asked for and mean it
+	Digest string    // "sha256:…"
+	Size   int64     // bytes of all its files
+	Used   time.Time // the last that is known of; zero where nothing is
+	Held   bool      // a container of this runtime needs it
+}
+
+// ImageLister is implemented by runtimes that can tell which images they have.
+type ImageLister interface {
+	// Images returns those of the named images that are there. A runtime that is
+	// an ImagePruner returns all others too.
+	Images(ctx context.Context, names []string) ([]StoredImage, error)
+}
+
+// ImagePruner is implemented by runtimes that keep images themselves and not in
+// an engine.
+type ImagePruner interface {
+	// PruneImages removes the images that no container needs, but for those that
+	// are named, and what pulls that broke off have left. It returns what it
+	// removed, and the bytes that are free now.
+	PruneImages(ctx context.Context, keep []string) (removed []StoredImage, freed int64, err error)
+}
+
 // Failures a caller acts on. Everything else is wrapped and only reported.
 var (
 	ErrGone        = errors.New("instance is gone")

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/locald/locald/ipc"
 )
@@ -53,6 +54,23 @@ func shopLeftovers() ipc.Leftovers {
 		of(ipc.Thing{Kind: "file", State: ipc.ThingKept, Name: "/home/ana/.local/share/locald/projects/shop/data/db", Bytes: 47 << 20, Service: "db", Detail: "data", Remedy: "locald -C /home/ana/shop down --volumes db"}),
 		of(ipc.Thing{Kind: "port", State: ipc.ThingUsed, Name: "127.0.0.1:3000", PID: 4713, Service: "web", Detail: "held by process 4713"}),
 	}}
+}
+
+// someImages are one of each engine, one that nobody uses, and one whose name
+// tries to command the terminal.
+func someImages() ipc.Images {
+	used := func(ago time.Duration) string { return fixedNow.Add(-ago).Format(time.RFC3339) }
+	return ipc.Images{
+		Images: []ipc.Image{
+			{
+				Name: "postgres:15", Digest: "sha256:0123456789abcdef", Size: 98_400_000, Engine: "builtin", Held: true, UsedAt: used(3 * time.Minute),
+				UsedBy: []ipc.ImageUse{{Project: "shop", Dir: "/home/ana/shop", Service: "db"}, {Project: "shop (shop-2)", Dir: "/home/ana/shop-2", Service: "db"}},
+			},
+			{Name: "127.0.0.1:5000/\x1b]0;owned\x07old:1", Digest: "sha256:fedcba9876543210", Size: 1234, Engine: "builtin", UsedAt: used(72 * time.Hour)},
+			{Name: "redis:7", Digest: "sha256:00112233445566", Size: 40_000_000, Engine: "docker", UsedAt: used(2 * time.Hour), UsedBy: []ipc.ImageUse{{Project: "shop", Dir: "/home/ana/shop", Service: "cache"}}},
+		},
+		Notes: []string{"the images of docker are its own: docker image prune"},
+	}
 }
 
 // fakeTable answers every call in a way that shows how it is printed.
@@ -170,6 +188,13 @@ func fakeTable() ipc.Table {
 				send(latin), send(gap), send(line(6, "web", "event", "exited with 1; restarting in 0.5s")), send(cut),
 			)
 		}),
+		ipc.CallImages: replies[ipc.NoArgs](someImages()),
+		ipc.CallPrune: ipc.Answer(func(_ context.Context, args ipc.PruneArgs) (ipc.Pruned, error) {
+			if !args.All {
+				return ipc.Pruned{Removed: []ipc.Image{}}, nil
+			}
+			return ipc.Pruned{Removed: someImages().Images[1:2], Freed: 1234}, nil
+		}),
 		ipc.CallDoctor: replies[ipc.NoArgs](ipc.Doctor{Checks: []ipc.Check{
 			{Area: "engine", Name: "docker", OK: true, Detail: "29.0 at unix:///var/run/docker.sock, used because DOCKER_HOST names it"},
 			{Area: "postgres", Name: "binaries", Detail: "none found", Remedy: "apt install postgresql"},
@@ -189,7 +214,7 @@ func TestWhatCommandsPrint(t *testing.T) {
 		"logs", "logs -t --no-prefix", "logs --json", "logs --raw", "logs --raw --json", "logs --since yesterday", "logs --grep (", "logs -n -3", "logs --stream stdin", "logs --run x",
 		"env web", "env web --format shell", "env --json", "env web --explain", "env --format yaml",
 		"port web", "port web metrics", "port web nix", "port mail", "port",
-		"doctor", "doctor --json", "doctor --leftovers", "doctor --leftovers --json", "down --verify", "down --verify --json", "server status", "server status --json", "server", "version",
+		"doctor", "doctor --json", "doctor --leftovers", "doctor --leftovers --json", "down --verify", "down --verify --json", "images", "images --json", "images prune", "images prune --all", "images prune --all --json", "images prun", "server status", "server status --json", "server", "version",
 		"frobnicate", "--nix", "server strt", "completion tcsh", "up --color sometimes", "run web", "exec",
 	} {
 		got := b.run(strings.Fields(line)...)
@@ -219,7 +244,7 @@ func TestNothingThatIsPrintedCommandsTheTerminal(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, twoServices)
 	b.serve(fakeTable())
-	for _, line := range []string{"status", "up bad", "logs", "status --watch", "doctor --leftovers", "down --verify"} {
+	for _, line := range []string{"status", "up bad", "logs", "status --watch", "doctor --leftovers", "down --verify", "images", "images prune --all"} {
 		got := b.run(strings.Fields(line)...)
 		for _, bad := range []string{"\x1b]", "\x1b[2J", "\x07", "\r"} {
 			if strings.Contains(got.stdout+got.stderr, bad) {

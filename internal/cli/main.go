@@ -209,7 +209,7 @@ containers and databases, as locald.toml describes them.`,
 	)
 	a.add(root, groupServices, a.up(), a.down(), a.start(), a.stop(), a.restart(), a.status(), a.logs(), a.wait())
 	a.add(root, groupProject, a.run(), a.exec(), a.env(), a.port(), a.config())
-	a.add(root, groupLocald, a.server(), a.doctor(), a.completion(root), a.version())
+	a.add(root, groupLocald, a.server(), a.doctor(), a.images(), a.completion(root), a.version())
 	root.Version = a.hooks.Version
 	root.SetVersionTemplate("locald {{.Version}}\n")
 	root.SetHelpCommandGroupID(groupLocald)

@@ -36,6 +36,8 @@ func (d *Daemon) table() ipc.Table {
 		ipc.CallLogs:    ipc.Stream(d.logs).Patient(),
 		ipc.CallDoctor:  ipc.Answer(d.doctor),
 		ipc.CallLeft:    ipc.Answer(d.leftovers),
+		ipc.CallImages:  ipc.Answer(d.images),
+		ipc.CallPrune:   ipc.Answer(d.pruneImages),
 		ipc.CallStopAll: stream(d.stopAll),
 	}
 }

@@ -54,6 +54,9 @@ func TestCommands(t *testing.T) {
 			for _, sub := range below(t, name) {
 				section(name, sub)
 			}
+		case "images": // lists them, and has a command below it
+			section(name)
+			section(name, "prune")
 		default:
 			section(name)
 		}

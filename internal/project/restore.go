@@ -27,11 +27,7 @@ func (p *Project) Restore(ctx context.Context, note func(text string)) error {
 	conf, err := p.Config()
 	if err != nil {
 		broken := err
-		sources := make([]config.Source, len(kept.Sources))
-		for i, s := range kept.Sources {
-			sources[i] = config.Source{Path: s.Path, Content: s.Content}
-		}
-		conf, err = config.Load(config.Options{Dir: record.Dir, File: record.File, Read: config.Recorded(sources)})
+		conf, err = recorded(record, kept)
 		if err != nil {
 			return fmt.Errorf("%s: not restored: %w", record.Name, broken)
 		}
@@ -75,6 +71,15 @@ func (p *Project) Restore(ctx context.Context, note func(text string)) error {
 		}
 	}
 	return nil
+}
+
+// recorded is a project's configuration as it was at the last up.
+func recorded(record state.Project, kept state.Environment) (*config.Project, error) {
+	sources := make([]config.Source, len(kept.Sources))
+	for i, s := range kept.Sources {
+		sources[i] = config.Source{Path: s.Path, Content: s.Content}
+	}
+	return config.Load(config.Options{Dir: record.Dir, File: record.File, Read: config.Recorded(sources)})
 }
 
 // Lost closes the record of a run whose end nobody saw.

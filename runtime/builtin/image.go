@@ -13,13 +13,13 @@ import (
 func (r *Runtime) image(ctx context.Context, spec runtime.Spec, report func(runtime.Progress)) (*oci.Image, error) {
 	store, err := r.Store()
 	if err != nil {
-		return nil, imageFault(err)
+		return nil, r.imageFault(err)
 	}
 	name := spec.Image.Name
 	if spec.Image.Pull != runtime.PullAlways {
 		image, err := store.Image(name)
 		if err == nil || !oci.IsKind(err, oci.NotFound) {
-			return image, imageFault(err)
+			return image, r.imageFault(err)
 		}
 		if spec.Image.Pull == runtime.PullNever {
 			return nil, &runtime.Fault{Code: "image_pull", Hint: "--pull missing", Err: fmt.Errorf("image %s is not on this machine", name)}
@@ -28,7 +28,7 @@ func (r *Runtime) image(ctx context.Context, spec runtime.Spec, report func(runt
 	image, err := r.pulls.join(ctx, name, report, func(ctx context.Context, report func(oci.Progress)) (*oci.Image, error) {
 		return store.Pull(ctx, name, oci.PullOptions{Report: report})
 	})
-	return image, imageFault(err)
+	return image, r.imageFault(err)
 }
 
 // told passes on what the store says.
@@ -44,7 +44,7 @@ func told(l *runtime.Layers, p oci.Progress) {
 }
 
 // imageFault turns what the store says into the contract's.
-func imageFault(err error) error {
+func (r *Runtime) imageFault(err error) error {
 	var known *oci.Error
 	if !errors.As(err, &known) {
 		return err
@@ -56,7 +56,7 @@ func imageFault(err error) error {
 	case oci.NotFound, oci.Unauthorized, oci.NoPlatform, oci.Unsupported, oci.Unsafe:
 		f.Kind = runtime.ErrInvalid // somebody has to do something first
 	case oci.DiskFull:
-		f.Code = "disk_full"
+		f.Code, f.Hint = "disk_full", "locald images prune, and df -h "+r.imagesDir()
 	case oci.Storage:
 		f.Code = "internal"
 	}

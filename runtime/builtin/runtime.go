@@ -77,7 +77,7 @@ func (r *Runtime) Store() (*oci.Store, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.store == nil {
-		store, err := oci.Open(filepath.Join(r.options.Dir, "images"), r.options.Images)
+		store, err := oci.Open(r.imagesDir(), r.options.Images)
 		if err != nil {
 			return nil, err
 		}
@@ -85,6 +85,8 @@ func (r *Runtime) Store() (*oci.Store, error) {
 	}
 	return r.store, nil
 }
+
+func (r *Runtime) imagesDir() string { return filepath.Join(r.options.Dir, "images") }
 
 // Prepare pulls the image, as spec.Image.Pull says.
 func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(runtime.Progress)) error {
@@ -154,7 +156,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Instanc
 		return nil, err
 	}
 	if err := store.Lease(ctx, string(spec.ID()), image.Digest); err != nil {
-		return nil, imageFault(err)
+		return nil, r.imageFault(err)
 	}
 	in, err := r.start(ctx, spec, image, made)
 	if err != nil {

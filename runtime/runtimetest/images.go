@@ -107,7 +107,7 @@ func newImageBench(t *testing.T, subject ImageSubject) *imageBench {
 // wants is a spec that prints what the image has in /etc/name.
 func (b *imageBench) wants(t *testing.T, image string, pull runtime.Pull) runtime.Spec {
 	t.Helper()
-	b.Subject.Shell = func(*testing.T, string) runtime.Spec {
+	b.Shell = func(*testing.T, string) runtime.Spec {
 		return runtime.Spec{Command: []string{"cat", "/etc/name"}, Image: &runtime.Image{Name: image, Pull: pull}}
 	}
 	return b.shell(t, "")
@@ -129,12 +129,9 @@ func (b *imageBench) forgotten(t *testing.T, image string) {
 	}
 }
 
-// prepare is Prepare, with what it reported.
-func (b *imageBench) prepare(t *testing.T, image string, pull runtime.Pull) ([]runtime.Progress, error) {
+func (b *imageBench) prepare(t *testing.T, image string, pull runtime.Pull) error {
 	t.Helper()
-	var seen reports
-	err := b.Prepare(t.Context(), b.wants(t, image, pull), seen.add)
-	return seen.list(), err
+	return b.Prepare(t.Context(), b.wants(t, image, pull), func(runtime.Progress) {})
 }
 
 // says runs the image and returns what is in its /etc/name.
@@ -222,42 +219,45 @@ func testBadImages(t *testing.T, subject ImageSubject) {
 	for _, test := range badImages(t, subject.Itself) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			b := newImageBench(t, subject)
-			layer := layerOf(t, file("noise", noise(300_000)))
-			good := b.with(t, layerOf(t, file("etc/name", "good")), layer)
-			pushed := good
-			if test.layer != nil {
-				layer = test.layer(t)
-				pushed = b.with(t, layer)
-			}
-			image := b.push(t, "app:1", pushed)
-			b.pushForeign(t)
-			if test.as != "" {
-				image = strings.ReplaceAll(test.as, "%s", b.Addr())
-			}
-			if test.faults != nil {
-				b.Misbehave(test.faults(layer))
-			}
-			_, err := b.prepare(t, image, runtime.PullMissing)
-			words := []string{"image " + image, test.says}
-			if test.code != "config_invalid" {
-				words = append(words, strings.Split(image, "/")[0])
-			}
-			if test.blames {
-				words = append(words, "layer "+shortOf(layer))
-			}
-			told(t, err, test.code, words...)
-			if _, err := b.prepare(t, image, runtime.PullNever); err == nil {
-				t.Error("what could not be pulled counts as being there")
-			}
-			if _, err := b.Start(t.Context(), b.wants(t, image, runtime.PullNever)); err == nil {
-				t.Error("what could not be pulled was started")
-			}
-			b.Misbehave(faultregistry.Faults{})
-			if said := b.says(t, b.push(t, "app:1", good), runtime.PullMissing); said != "good" {
-				t.Errorf("after the next try it says %q", said)
-			}
+			test.run(t, newImageBench(t, subject))
 		})
+	}
+}
+
+func (test badImage) run(t *testing.T, b *imageBench) {
+	layer := layerOf(t, file("noise", noise(300_000)))
+	good := b.with(t, layerOf(t, file("etc/name", "good")), layer)
+	pushed := good
+	if test.layer != nil {
+		layer = test.layer(t)
+		pushed = b.with(t, layer)
+	}
+	image := b.push(t, "app:1", pushed)
+	b.pushForeign(t)
+	if test.as != "" {
+		image = strings.ReplaceAll(test.as, "%s", b.Addr())
+	}
+	if test.faults != nil {
+		b.Misbehave(test.faults(layer))
+	}
+	err := b.prepare(t, image, runtime.PullMissing)
+	words := []string{"image " + image, test.says}
+	if test.code != "config_invalid" {
+		words = append(words, strings.Split(image, "/")[0])
+	}
+	if test.blames {
+		words = append(words, "layer "+shortOf(layer))
+	}
+	told(t, err, test.code, words...)
+	if err := b.prepare(t, image, runtime.PullNever); err == nil {
+		t.Error("what could not be pulled counts as being there")
+	}
+	if _, err := b.Start(t.Context(), b.wants(t, image, runtime.PullNever)); err == nil {
+		t.Error("what could not be pulled was started")
+	}
+	b.Misbehave(faultregistry.Faults{})
+	if said := b.says(t, b.push(t, "app:1", good), runtime.PullMissing); said != "good" {
+		t.Errorf("after the next try it says %q", said)
 	}
 }
 
@@ -319,7 +319,7 @@ func (b *imageBench) foreign(t *testing.T) v1.Image {
 
 func testForeign(t *testing.T, b *imageBench) {
 	image := b.push(t, "app:1", b.foreign(t))
-	_, err := b.prepare(t, image, runtime.PullMissing)
+	err := b.prepare(t, image, runtime.PullMissing)
 	if !b.images.Itself {
 		if err != nil {
 			t.Errorf("Prepare = %v; this engine may be able to run it", err)
@@ -347,7 +347,7 @@ func testContained(t *testing.T, b *imageBench) {
 	} {
 		layer := layerOf(t, append(entries, file("noise", noise(100)))...)
 		image := b.push(t, fmt.Sprintf("app:%d", i), b.with(t, layer))
-		_, err := b.prepare(t, image, runtime.PullMissing)
+		err := b.prepare(t, image, runtime.PullMissing)
 		switch {
 		case err != nil:
 			told(t, err, "image_pull", "image "+image, b.Addr(), "layer "+shortOf(layer))
@@ -470,24 +470,24 @@ func testFull(t *testing.T, b *imageBench) {
 	small, grow := b.images.Small(t, b.owner)
 	b.Runtime = small
 	first := b.push(t, "app:1", b.with(t, layerOf(t, file("etc/name", "good"))))
-	if _, err := b.prepare(t, first, runtime.PullMissing); err != nil {
+	if err := b.prepare(t, first, runtime.PullMissing); err != nil {
 		t.Fatal(err)
 	}
 	for tag, content := range map[string]string{"noise:1": noise(40_000_000), "zeroes:1": strings.Repeat("\x00", 40_000_000)} {
 		layer := layerOf(t, file("content", content))
 		image := b.push(t, tag, b.with(t, layer))
-		_, err := b.prepare(t, image, runtime.PullMissing)
+		err := b.prepare(t, image, runtime.PullMissing)
 		told(t, err, "disk_full", "image "+image)
 		if unpacked := tag == "zeroes:1"; unpacked || b.images.Itself {
 			told(t, err, "disk_full", "layer "+shortOf(layer))
 		}
 	}
 	fits := b.push(t, "app:2", b.with(t, layerOf(t, file("etc/name", "good"), file("noise", noise(5_000_000)))))
-	if _, err := b.prepare(t, fits, runtime.PullMissing); err != nil {
+	if err := b.prepare(t, fits, runtime.PullMissing); err != nil {
 		t.Errorf("what fits: %v", err)
 	}
 	grow()
-	if _, err := b.prepare(t, b.Addr()+"/zeroes:1", runtime.PullMissing); err != nil {
+	if err := b.prepare(t, b.Addr()+"/zeroes:1", runtime.PullMissing); err != nil {
 		t.Errorf("with room: %v", err)
 	}
 }
