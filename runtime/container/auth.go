@@ -1,16 +1,12 @@
 package container
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/json"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"time"
 
+	"github.com/distribution/reference"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/registry"
 )
@@ -18,71 +14,37 @@ import (
 // helperTime is how long a credential helper may take.
 const helperTime = 10 * time.Second
 
-// credentials returns what `docker login` has stored for a registry, in the
-// form the API wants, or "" when there is nothing.
-func credentials(ctx context.Context, env func(string) string, domain string) string {
-	var config struct {
-		Auths       map[string]struct{ Auth, IdentityToken string }
-		CredsStore  string
-		CredHelpers map[string]string
-	}
-	content, err := os.ReadFile(filepath.Join(dockerConfigDir(env), "config.json"))
-	if err != nil || json.Unmarshal(content, &config) != nil {
-		return ""
-	}
-	servers := []string{domain, "https://" + domain}
-	if domain == "docker.io" {
-		servers = []string{"https://index.docker.io/v1/"}
-	}
-	for _, server := range servers {
-		helper := config.CredHelpers[server]
-		if helper == "" {
-			helper = config.CredsStore
-		}
-		if helper != "" {
-			if found, ok := askHelper(ctx, helper, server); ok {
-				return encoded(found)
-			}
-		}
-		stored, ok := config.Auths[server]
-		if !ok || stored.Auth == "" && stored.IdentityToken == "" {
-			continue
-		}
-		plain, err := base64.StdEncoding.DecodeString(stored.Auth)
-		if err != nil {
-			continue
-		}
-		user, password, _ := strings.Cut(string(plain), ":")
-		return encoded(registry.AuthConfig{Username: user, Password: password, IdentityToken: stored.IdentityToken, ServerAddress: server})
-	}
-	return ""
-}
-
-// askHelper speaks the protocol of docker-credential-helpers: the server on
-// stdin, an object on stdout.
-func askHelper(ctx context.Context, helper, server string) (registry.AuthConfig, bool) {
-	if strings.ContainsAny(helper, "/\\") {
-		return registry.AuthConfig{}, false
-	}
-	ctx, cancel := context.WithTimeout(ctx, helperTime)
-	defer cancel()
-	command := exec.CommandContext(ctx, "docker-credential-"+helper, "get")
-	command.Stdin = strings.NewReader(server)
-	answer, err := command.Output()
-	var found struct{ Username, Secret string }
-	if err != nil || json.NewDecoder(bytes.NewReader(answer)).Decode(&found) != nil || found.Secret == "" {
-		return registry.AuthConfig{}, false
-	}
-	if found.Username == "<token>" {
-		return registry.AuthConfig{IdentityToken: found.Secret, ServerAddress: server}, true
-	}
-	return registry.AuthConfig{Username: found.Username, Password: found.Secret, ServerAddress: server}, true
-}
-
-func encoded(auth registry.AuthConfig) string {
-	text, err := authconfig.Encode(auth)
+// credentials returns what `docker login` or `podman login` has stored for an
+// image, in the form the API wants, or "" when there is nothing or no answer.
+// They are found as builtin finds them.
+func credentials(ctx context.Context, image reference.Named) string {
+	repository, err := name.NewRepository(image.Name())
 	if err != nil {
 		return ""
 	}
-	return text
+	ctx, cancel := context.WithTimeout(ctx, helperTime)
+	defer cancel()
+	found := make(chan string, 1)
+	go func() { // a helper does not hear of the end of ctx
+		auth, err := authn.Resolve(ctx, authn.DefaultKeychain, repository)
+		if err != nil {
+			auth = authn.Anonymous
+		}
+		config, err := authn.Authorization(ctx, auth)
+		if err != nil || *config == (authn.AuthConfig{}) {
+			found <- ""
+			return
+		}
+		text, _ := authconfig.Encode(registry.AuthConfig{ // of plain text, which can always be encoded
+			Username: config.Username, Password: config.Password, IdentityToken: config.IdentityToken, RegistryToken: config.RegistryToken,
+			ServerAddress: reference.Domain(image),
+		})
+		found <- text
+	}()
+	select {
+	case text := <-found:
+		return text
+	case <-ctx.Done():
+		return ""
+	}
 }

@@ -47,7 +47,7 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(ru
 		}
 	}
 	p := &pull{e: e, image: spec.Image.Name, domain: reference.Domain(name), layers: runtime.NewLayers(spec.Image.Name, report)}
-	p.auth = credentials(ctx, r.options.Getenv, p.domain)
+	p.auth = credentials(ctx, name)
 	return p.run(ctx)
 }
 

@@ -235,29 +235,50 @@ func TestAPullThatBreaksIsTriedAgain(t *testing.T) {
 }
 
 func TestStoredCredentialsAreSent(t *testing.T) {
-	t.Parallel()
 	p := newProxy(t)
 	_, image := newRegistry(t)
 	domain, _, _ := strings.Cut(image, "/")
-	config := filepath.Join(filepath.Dir(strings.TrimPrefix(p.Host(), "unix://")), ".docker")
-	if err := os.MkdirAll(config, 0o700); err != nil {
+	config := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", config)
+	t.Setenv("PATH", config+":"+os.Getenv("PATH"))
+	stored := fmt.Sprintf(`{"auths":{%q:{"auth":%q}},"credHelpers":{"helped.example":"test"}}`, domain, base64.StdEncoding.EncodeToString([]byte("ana:open sesame")))
+	const helper = "#!/bin/sh\nread server\necho '{\"Username\":\"ben\",\"Secret\":\"of the helper for '$server'\"}'\n"
+	if err := os.WriteFile(filepath.Join(config, "docker-credential-test"), []byte(helper), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	stored := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, domain, base64.StdEncoding.EncodeToString([]byte("ana:open sesame")))
 	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(stored), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	b := newBench(t, container.Options{Getenv: p.Env})
 	var sent string
-	p.On("POST", "/images/create", 1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+	p.On("POST", "/images/create", -1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 		sent = r.Header.Get("X-Registry-Auth")
+		if strings.Contains(r.URL.RawQuery, "example") {
+			http.Error(w, `{"message":"no such host"}`, http.StatusInternalServerError)
+			return
+		}
 		forward.ServeHTTP(w, r)
 	})
 	if err := b.Prepare(t.Context(), pulling(b, t, image, runtime.PullMissing), func(runtime.Progress) {}); err != nil {
 		t.Fatal(err)
 	}
-	plain, err := base64.URLEncoding.DecodeString(sent)
-	if err != nil || !strings.Contains(string(plain), `"username":"ana"`) || !strings.Contains(string(plain), `"password":"open sesame"`) {
-		t.Errorf("X-Registry-Auth = %s, %v; want ana's", plain, err)
+	want := func(username, password string) {
+		t.Helper()
+		plain, err := base64.URLEncoding.DecodeString(sent)
+		if err != nil || !strings.Contains(string(plain), `"username":"`+username+`"`) || !strings.Contains(string(plain), `"password":"`+password+`"`) {
+			t.Errorf("X-Registry-Auth = %s, %v; want %s's", plain, err, username)
+		}
+	}
+	want("ana", "open sesame")
+	for image, known := range map[string]bool{"helped.example/app:1": true, "other.example/app:1": false} {
+		sent = "none"
+		if err := b.Prepare(t.Context(), pulling(b, t, image, runtime.PullMissing), func(runtime.Progress) {}); err == nil {
+			t.Errorf("%s was pulled", image)
+		}
+		if known {
+			want("ben", "of the helper for helped.example")
+		} else if sent != "" {
+			t.Errorf("X-Registry-Auth = %q; want nothing for a registry without a login", sent)
+		}
 	}
 }
