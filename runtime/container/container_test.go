@@ -1,6 +1,7 @@
 package container_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -87,9 +88,19 @@ func cleanUp(t *testing.T, owner runtime.Owner) {
 	}
 }
 
+// engineVar names the engine behind DOCKER_HOST when the tests run themselves
+// over another one than Docker.
+const engineVar = "CONTAINER_TEST_ENGINE"
+
+// engineName is the engine that the tests run over.
+func engineName() string { return cmp.Or(os.Getenv(engineVar), "docker") }
+
 // docker runs Docker's own client, as somebody else on the machine would.
 func docker(t *testing.T, args ...string) string {
 	t.Helper()
+	if args[0] == "run" && engineName() == "podman" { // its own limits are more than some machines allow
+		args = append([]string{"run", "--ulimit=nofile=1024", "--ulimit=nproc=1024"}, args[1:]...)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput()

@@ -250,18 +250,22 @@ func greet(ctx context.Context, cli *client.Client, p place) (*engine, error) {
 	if _, err := cli.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
 		return nil, silent(ctx, p, err)
 	}
+	if version, err := podmanVersion(ctx, cli); err != nil {
+		return nil, silent(ctx, p, err)
+	} else if version != "" {
+		return &engine{
+			cli: cli, place: p, name: namePodman, version: version, arch: goruntime.GOARCH,
+			dialect: dialects[namePodman], rootless: ofAUser(p.host),
+		}, nil
+	}
 	version, err := cli.ServerVersion(ctx, client.ServerVersionOptions{})
 	if err != nil {
 		return nil, silent(ctx, p, err)
 	}
-	e := &engine{cli: cli, place: p, name: nameDocker, version: version.Version, arch: version.Arch}
-	for _, part := range version.Components {
-		if strings.HasPrefix(part.Name, "Podman") {
-			e.name = namePodman
-		}
-	}
-	e.dialect = dialects[e.name]
-	return e, nil
+	return &engine{
+		cli: cli, place: p, name: nameDocker, version: version.Version, arch: version.Arch,
+		dialect: dialects[nameDocker],
+	}, nil
 }
 
 func silent(ctx context.Context, p place, err error) error {

@@ -5,11 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+	"os"
+	goruntime "runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
@@ -31,22 +36,71 @@ type engine struct {
 	version string
 	arch    string // of the images it runs: "amd64"
 	dialect dialect
+
+	rootless bool // it runs as an ordinary user, in a network of its own
 }
 
 // dialect is what engines that speak the Docker API do not have in common.
 type dialect struct {
-	events  []string            // to subscribe to; nil is all, where the engine cannot choose
-	removed string              // the event of a removal
-	logs    container.LogConfig // so that the engine's own copy of the output stays small
+	events    client.Filters             // what to subscribe to
+	removed   string                     // the event of a removal
+	stops     string                     // the event of a stop, or a removal by force, that somebody else asked for, which comes before the end
+	states    []container.ContainerState // in which a container is not over, besides Docker's
+	conflicts []string                   // words of refusals that are conflicts with another status
+	complains []string                   // how the engine begins what it writes in the place of a command that it cannot execute
+	logs      container.LogConfig        // so that the engine's own copy of the output stays small
+	limits    func() []*container.Ulimit // that a container must not exceed; nil where the engine sees to that
+	lazy      bool                       // the gateway of a network is there only with the network's first container
+	unchecked func() bool                // health checks are run by nobody unless they are asked for; nil is never
 }
 
 var dialects = map[string]dialect{
 	nameDocker: {
-		events:  []string{"die", "oom", "destroy", "health_status", "pause", "unpause", "create", "start"},
-		removed: "destroy",
-		logs:    container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": strconv.Itoa(kept), "max-file": "1"}},
+		events: make(client.Filters).Add("type", "container").Add("label", labelInstance).
+			Add("event", "die", "oom", "destroy", "health_status", "pause", "unpause", "create", "start"),
+		removed:   "destroy",
+		complains: []string{"OCI runtime exec failed"},
+		logs:      container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": strconv.Itoa(kept), "max-file": "1"}},
 	},
-	namePodman: {removed: "remove"},
+	namePodman: {
+		// It knows events by other names than it gives them, and labels only
+		// with their value.
+		events:    make(client.Filters).Add("type", "container"),
+		removed:   "remove",
+		stops:     "stop",
+		states:    []container.ContainerState{"stopping"},
+		conflicts: []string{"container state improper", "name is already in use"},
+		complains: []string{"Error: runc: ", "Error: crun: "},
+		logs:      container.LogConfig{Type: "k8s-file", Config: map[string]string{"max-size": strconv.Itoa(kept)}},
+		limits:    allowed,
+		lazy:      true,
+		unchecked: noSystemd,
+	},
+}
+
+// noSystemd reports whether this host has no systemd, whose timers run Podman's
+// health checks. Where Podman is in a virtual machine, that has one.
+func noSystemd() bool {
+	if goruntime.GOOS != "linux" {
+		return false
+	}
+	_, err := os.Stat("/run/systemd/system")
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// alive reports whether a container in that state has processes.
+func (e *engine) alive(state container.ContainerState) bool {
+	switch state {
+	case container.StateRunning, container.StatePaused, container.StateRestarting:
+		return true
+	}
+	return slices.Contains(e.dialect.states, state)
+}
+
+// conflict reports whether a call was refused for what is there: a name that is
+// taken, a container that has ended.
+func (e *engine) conflict(err error) bool {
+	return err != nil && (cerrdefs.IsConflict(err) || mentions(err, e.dialect.conflicts))
 }
 
 func (e *engine) close() { _ = e.cli.Close() }
@@ -140,7 +194,7 @@ func (e *engine) remove(ctx context.Context, id string) error {
 	if notFound(err) {
 		return nil
 	}
-	if conflict(err) { // somebody else is removing it; the wait ends when it is gone
+	if e.conflict(err) { // somebody else is removing it; the wait ends when it is gone
 		return e.settle(ctx, id, container.WaitConditionRemoved)
 	}
 	return e.fault(ctx, "remove "+short(id), err)

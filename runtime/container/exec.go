@@ -1,12 +1,13 @@
 package container
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,7 +84,7 @@ func (e *engine) exec(ctx context.Context, container string, x execution) (int, 
 	const failed = 125
 	id, stream, err := e.begin(ctx, container, x)
 	if err != nil {
-		if code, missing := missingProgram(x.argv, err.Error()); missing != nil {
+		if code, missing := e.missingProgram(x.argv, err.Error()); missing != nil {
 			return code, missing
 		}
 		return failed, err
@@ -100,7 +101,7 @@ func (e *engine) exec(ctx context.Context, container string, x execution) (int, 
 	if err != nil {
 		return failed, e.fault(call, "exec", err)
 	}
-	if code, missing := missingProgram(x.argv, complaint); missing != nil {
+	if code, missing := e.missingProgram(x.argv, complaint); missing != nil {
 		return code, missing
 	}
 	return ended.ExitCode, nil
@@ -117,7 +118,7 @@ func (e *engine) begin(ctx context.Context, container string, x execution) (id s
 	switch {
 	case notFound(err):
 		return "", stream, kind{"no container " + short(container), runtime.ErrGone}
-	case conflict(err):
+	case e.conflict(err):
 		return "", stream, kind{"container " + short(container) + " is not running", runtime.ErrGone}
 	case err != nil:
 		return "", stream, e.fault(ctx, "exec", err)
@@ -140,16 +141,16 @@ func (e *engine) converse(ctx context.Context, id string, stream client.Hijacked
 	over := make(chan struct{})
 	defer close(over)
 	go e.resize(ctx, id, x.resize, over)
-	first := &sniffer{w: x.stdout}
+	out, errs := &sniffer{w: x.stdout, beginnings: e.dialect.complains}, &sniffer{w: x.stderr, beginnings: e.dialect.complains}
 	if x.tty {
-		_, err = io.Copy(first, stream.Reader)
+		_, err = io.Copy(out, stream.Reader)
 	} else {
-		_, err = stdcopy.StdCopy(first, x.stderr, stream.Reader)
+		_, err = stdcopy.StdCopy(out, errs, stream.Reader)
 	}
 	if err == nil {
-		err = first.flush()
+		err = errors.Join(out.flush(), errs.flush())
 	}
-	return first.complaint(), err
+	return cmp.Or(out.complaint(), errs.complaint()), err
 }
 
 func (e *engine) resize(ctx context.Context, id string, sizes <-chan [2]uint, over <-chan struct{}) {
@@ -166,14 +167,12 @@ func (e *engine) resize(ctx context.Context, id string, sizes <-chan [2]uint, ov
 	}
 }
 
-// engineComplaint is how Docker begins what it says in the command's place.
-const engineComplaint = "OCI runtime exec failed"
-
 // sniffer holds back output that begins as a complaint of the engine.
 type sniffer struct {
-	w      io.Writer
-	held   []byte
-	passed bool
+	w          io.Writer
+	beginnings []string
+	held       []byte
+	passed     bool
 }
 
 func (s *sniffer) Write(b []byte) (int, error) {
@@ -181,9 +180,11 @@ func (s *sniffer) Write(b []byte) (int, error) {
 		return s.w.Write(b)
 	}
 	s.held = append(s.held, b...)
-	n := min(len(s.held), len(engineComplaint))
-	if string(s.held[:n]) == engineComplaint[:n] {
-		return len(b), nil
+	for _, beginning := range s.beginnings {
+		n := min(len(s.held), len(beginning))
+		if string(s.held[:n]) == beginning[:n] {
+			return len(b), nil
+		}
 	}
 	s.passed = true
 	_, err := s.w.Write(s.held)
@@ -191,14 +192,16 @@ func (s *sniffer) Write(b []byte) (int, error) {
 }
 
 func (s *sniffer) complaint() string {
-	if s.passed || !bytes.HasPrefix(s.held, []byte(engineComplaint)) {
-		return ""
+	for _, beginning := range s.beginnings {
+		if !s.passed && strings.HasPrefix(string(s.held), beginning) {
+			return string(s.held)
+		}
 	}
-	return string(s.held)
+	return ""
 }
 
 func (s *sniffer) flush() error {
-	if s.passed || s.complaint() != "" {
+	if s.passed || len(s.held) == 0 || s.complaint() != "" {
 		return nil
 	}
 	_, err := s.w.Write(s.held)
@@ -206,12 +209,13 @@ func (s *sniffer) flush() error {
 }
 
 // missingProgram reads an engine's complaint about a command.
-func missingProgram(argv []string, complaint string) (code int, err error) {
+func (e *engine) missingProgram(argv []string, complaint string) (code int, err error) {
 	fault := func(why string) error {
 		return &runtime.Fault{Code: "command_missing", Err: fmt.Errorf("%s: %s in the container", argv[0], why)}
 	}
+	complains := func(beginning string) bool { return strings.Contains(complaint, beginning) }
 	switch {
-	case !strings.Contains(complaint, engineComplaint) || len(argv) == 0:
+	case len(argv) == 0 || !slices.ContainsFunc(e.dialect.complains, complains):
 		return 0, nil
 	case strings.Contains(complaint, "not found"), strings.Contains(complaint, "no such file or directory"):
 		return 127, fault("no such program")

@@ -39,6 +39,7 @@ type instance struct {
 	stopSignal string
 	asked      bool // to end
 	killed     bool
+	leaving    bool          // somebody else stops or removes it
 	deadline   time.Time     // of the stop that is under way
 	earlier    chan struct{} // closed and replaced when deadline comes nearer
 	oom        bool
@@ -79,13 +80,20 @@ func (i *instance) Info() runtime.Info {
 // show takes over what an inspection says of a running container.
 func (i *instance) show(found container.InspectResponse) {
 	i.mu.Lock()
-	i.info.Healthcheck = found.State.Health != nil
+	i.info.Healthcheck = checked(found)
 	i.info.PID = visible(found.State.Pid, i.id)
 	i.stopSignal = found.Config.StopSignal
 	i.mu.Unlock()
 	if found.State.Health != nil {
 		i.setHealth(string(found.State.Health.Status))
 	}
+}
+
+// checked reports whether the container has a health check. Podman shows a
+// health of those that have none, too.
+func checked(found container.InspectResponse) bool {
+	check := found.Config.Healthcheck
+	return found.State.Health != nil && check != nil && len(check.Test) > 0 && check.Test[0] != "NONE"
 }
 
 // visible returns pid if it is a process of the container here and not in a
@@ -122,7 +130,7 @@ func (i *instance) recheck(ctx context.Context) error {
 	case state.Health != nil:
 		i.setHealth(string(state.Health.Status))
 	}
-	if alive(state.Status) || state.Status == container.StateCreated {
+	if i.e.alive(state.Status) || state.Status == container.StateCreated {
 		return nil
 	}
 	at, err := time.Parse(time.RFC3339Nano, state.FinishedAt)
@@ -186,6 +194,20 @@ func (i *instance) wasSeen() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.seen
+}
+
+// leaves notes that somebody has told the engine to stop the container, or to
+// remove it by force. Our own way to end one is a signal.
+func (i *instance) leaves() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.leaving = true
+}
+
+func (i *instance) isLeaving() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.leaving
 }
 
 func (i *instance) wasKilled() bool {
@@ -266,7 +288,7 @@ func (i *instance) signal(ctx context.Context, name string) error {
 	ctx, done := i.e.watched(ctx)
 	defer done()
 	_, err := i.e.cli.ContainerKill(ctx, i.id, client.ContainerKillOptions{Signal: name})
-	if notFound(err) || conflict(err) {
+	if notFound(err) || i.e.conflict(err) {
 		return i.recheck(ctx)
 	}
 	return i.e.fault(ctx, "signal "+short(i.id), err)
@@ -443,5 +465,3 @@ func (i *instance) follow(ctx context.Context, look func(health runtime.Health, 
 }
 
 func notFound(err error) bool { return cerrdefs.IsNotFound(err) }
-
-func conflict(err error) bool { return cerrdefs.IsConflict(err) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	goruntime "runtime"
 	"strings"
 	"sync"
 
@@ -34,7 +35,7 @@ type projectNetwork struct {
 	id, name string
 	subnet   netip.Prefix
 	gateway  netip.Addr
-	local    bool // the gateway is an address of this host
+	local    bool // the gateway is an address of this host, or will be one
 }
 
 func networkName(project runtime.Project) string { return "locald-" + project.ID }
@@ -62,7 +63,7 @@ func (n *networks) join(ctx context.Context, e *engine, spec runtime.Spec) (net 
 		return nil, nil, err
 	}
 	if owner := found.Labels[labelInstance]; owner != string(spec.Owner) {
-		return nil, nil, foreign("network", name, owner, "docker network rm "+name)
+		return nil, nil, foreign("network", name, owner, e.name+" network rm "+name)
 	}
 	u.users++
 	net = &projectNetwork{id: found.ID, name: name}
@@ -71,7 +72,7 @@ func (n *networks) join(ctx context.Context, e *engine, spec runtime.Spec) (net 
 			net.subnet, net.gateway = config.Subnet, config.Gateway
 		}
 	}
-	net.local = ofThisHost(net.gateway)
+	net.local = ofThisHost(net.gateway) || e.dialect.lazy && e.here() && net.gateway.IsValid()
 	return net, func(ctx context.Context) error { return u.leave(ctx, e, name) }, nil
 }
 
@@ -148,10 +149,10 @@ func (e *engine) createNetwork(ctx context.Context, name string, spec runtime.Sp
 		labelInstance: string(spec.Owner), labelProject: spec.Project.Name, labelDir: spec.Project.Dir,
 	}})
 	switch {
-	case err == nil, lost(err), conflict(err):
+	case err == nil, lost(err), e.conflict(err):
 		// An answer that was lost, or somebody who was quicker: it is looked up.
 	case strings.Contains(err.Error(), "address pool"):
-		return nil, &runtime.Fault{Code: codeUnavailable, Hint: "docker network prune", Err: fmt.Errorf("network %s: the engine has no addresses left for another network: %w", name, err)}
+		return nil, &runtime.Fault{Code: codeUnavailable, Hint: e.name + " network prune", Err: fmt.Errorf("network %s: the engine has no addresses left for another network: %w", name, err)}
 	default:
 		return nil, e.fault(call, "create network "+name, err)
 	}
@@ -176,10 +177,15 @@ func (e *engine) removeNetwork(ctx context.Context, name string) error {
 	ctx, done := e.watched(ctx)
 	defer done()
 	_, err = e.cli.NetworkRemove(ctx, found.ID, client.NetworkRemoveOptions{})
-	if notFound(err) || cerrdefs.IsPermissionDenied(err) || conflict(err) {
+	if notFound(err) || cerrdefs.IsPermissionDenied(err) || e.conflict(err) {
 		return nil
 	}
 	return e.fault(ctx, "remove network "+name, err)
+}
+
+// here reports whether the engine's networks are this host's own.
+func (e *engine) here() bool {
+	return goruntime.GOOS == "linux" && !e.rootless && strings.HasPrefix(e.place.host, "unix://")
 }
 
 func ofThisHost(address netip.Addr) bool {

@@ -103,7 +103,8 @@ func TestOutputThatTheEngineMayHaveDroppedIsSaidTo(t *testing.T) {
 	p := newProxy(t)
 	noted := make(chan string, 8)
 	b := newBench(t, container.Options{Getenv: p.Env, Note: notes(noted)})
-	spec := b.probe(t, "lines=200000", "out=much", "hold")
+	// It goes on, for Podman says nothing of its copy before there is more.
+	spec := b.probe(t, "lines=200000", "out=much", "stamps=1000,50ms")
 	b.up(t, spec)
 	saying(t, spec, "much")
 	p.Cut()

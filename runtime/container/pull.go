@@ -43,7 +43,7 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(ru
 			return err
 		}
 		if spec.Image.Pull == runtime.PullNever {
-			return absent(spec)
+			return e.absent(spec)
 		}
 	}
 	p := &pull{e: e, image: spec.Image.Name, domain: reference.Domain(name), layers: runtime.NewLayers(spec.Image.Name, report)}
@@ -52,9 +52,9 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(ru
 }
 
 // absent is the error for an image that must be there and is not.
-func absent(spec runtime.Spec) error {
+func (e *engine) absent(spec runtime.Spec) error {
 	return &runtime.Fault{
-		Code: codePull, Hint: "docker pull " + spec.Image.Name,
+		Code: codePull, Hint: e.name + " pull " + spec.Image.Name,
 		Err: fmt.Errorf("image %s is not on this machine", spec.Image.Name),
 	}
 }
@@ -174,11 +174,11 @@ var (
 		"connection refused", "no such host", "i/o timeout", "network is unreachable", "no route to host", "server misbehaving",
 		"Client.Timeout", "TLS handshake timeout", "context deadline exceeded", "request canceled while waiting for connection",
 	}
-	wordsBroken = []string{"EOF", "connection reset", "broken pipe", "received unexpected HTTP status: 5", "500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway", "short read", wordsDigest}
+	wordsBroken = []string{"EOF", "connection reset", "broken pipe", "received unexpected HTTP status: 5", "invalid status code from registry 5", "500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway", "short read", wordsDigest}
 	wordsLogin  = []string{"unauthorized", "no basic auth credentials", "authentication required", "401 Unauthorized"}
 	wordsDenied = []string{"pull access denied", "requested access to the resource is denied", "denied:"}
 	wordsNone   = []string{"manifest unknown", "not found", "name unknown"}
-	wordsArch   = []string{"no matching manifest", "no image found in manifest list"}
+	wordsArch   = []string{"no matching manifest", "no image found in manifest list", "no image found in image index"}
 	wordsOther  = []string{"layers from manifest don't match image configuration", "manifest verification failed"}
 )
 
@@ -215,7 +215,7 @@ func (p *pull) fault(err error) error {
 	code, lasting := codePull, false
 	switch {
 	case strings.Contains(err.Error(), "no space left on device"):
-		code, what, hint = "disk_full", "the engine's disk is full", "docker system df"
+		code, what, hint = "disk_full", "the engine's disk is full", p.e.name+" system df"
 	case strings.Contains(err.Error(), wordsDigest):
 		what, hint = "what came from "+p.domain+" is damaged", damaged
 	case strings.Contains(err.Error(), wordsUnpack):
@@ -223,19 +223,19 @@ func (p *pull) fault(err error) error {
 	case mentions(err, wordsOther):
 		what, hint = "what "+p.domain+" has does not belong together", damaged
 	case mentions(err, wordsArch):
-		what, hint, lasting = fmt.Sprintf("%s has nothing for linux/%s", p.domain, p.e.arch), "docker manifest inspect "+p.image, true
+		what, hint, lasting = fmt.Sprintf("%s has nothing for linux/%s", p.domain, p.e.arch), p.e.name+" manifest inspect "+p.image, true
 	case mentions(err, wordsUnreachable):
 		what, hint = p.domain+" cannot be reached", "curl -I "+p.endpoint()+"/v2/"
 	case mentions(err, wordsDenied):
-		what, hint, lasting = "it does not exist on "+p.domain+", or needs a login", "docker login "+p.domain, true
+		what, hint, lasting = "it does not exist on "+p.domain+", or needs a login", p.e.name+" login "+p.domain, true
 	case mentions(err, wordsLogin):
-		what, hint, lasting = p.domain+" wants a login", "docker login "+p.domain, true
+		what, hint, lasting = p.domain+" wants a login", p.e.name+" login "+p.domain, true
 	case mentions(err, wordsNone):
-		what, hint, lasting = "it does not exist on "+p.domain, "docker pull "+p.image, true
+		what, hint, lasting = "it does not exist on "+p.domain, p.e.name+" pull "+p.image, true
 	case mentions(err, wordsBroken):
-		what, hint = p.domain+" broke off", "docker pull "+p.image
+		what, hint = p.domain+" broke off", p.e.name+" pull "+p.image
 	default:
-		what, hint = "cannot be pulled from "+p.domain, "docker pull "+p.image
+		what, hint = "cannot be pulled from "+p.domain, p.e.name+" pull "+p.image
 	}
 	if layer := p.layerOf(err); layer != "" {
 		what = "layer " + layer + ": " + what

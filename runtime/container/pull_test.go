@@ -165,12 +165,12 @@ func TestEachWayAPullFailsHasItsOwnMessage(t *testing.T) {
 	_ = nobody.Close()
 
 	for _, test := range []struct{ name, image, want, hint string }{
-		{"no such tag", registry.Addr() + "/app:none", "does not exist on " + registry.Addr(), "docker pull"},
+		{"no such tag", registry.Addr() + "/app:none", "does not exist on " + registry.Addr(), engineName() + " pull"},
 		{"no such repository", registry.Addr() + "/nothing:1", "does not exist on " + registry.Addr(), ""},
-		{"login", private, "wants a login", "docker login " + login.Addr()},
+		{"login", private, "wants a login", engineName() + " login " + login.Addr()},
 		{"no registry", nobody.Addr().String() + "/app:1", nobody.Addr().String() + " cannot be reached", "curl -I http://" + nobody.Addr().String()},
-		{"platform", foreign, "has nothing for linux/", "docker manifest inspect"},
-		{"server error", unlucky, broken.Addr() + " broke off", "docker pull"},
+		{"platform", foreign, "has nothing for linux/", engineName() + " manifest inspect"},
+		{"server error", unlucky, broken.Addr() + " broke off", engineName() + " pull"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			err := b.Prepare(t.Context(), pulling(b, t, test.image, runtime.PullMissing), func(runtime.Progress) {})
@@ -184,8 +184,8 @@ func TestEachWayAPullFailsHasItsOwnMessage(t *testing.T) {
 		})
 	}
 	err = b.Prepare(t.Context(), pulling(b, t, image, runtime.PullNever), func(runtime.Progress) {})
-	if fault := new(runtime.Fault); !errors.As(err, &fault) || fault.Hint != "docker pull "+image {
-		t.Errorf("Prepare with \"never\" = %v; want docker pull", err)
+	if fault := new(runtime.Fault); !errors.As(err, &fault) || fault.Hint != engineName()+" pull "+image {
+		t.Errorf("Prepare with \"never\" = %v; want the command that pulls", err)
 	}
 	if _, err := b.Start(t.Context(), pulling(b, t, image, runtime.PullNever)); err == nil || !strings.Contains(err.Error(), image+" is not on this machine") {
 		t.Errorf("Start without the image = %v", err)
@@ -208,8 +208,8 @@ func TestAPullForWhichThereIsNoSpaceSaysSo(t *testing.T) {
 	})
 	err := b.Prepare(t.Context(), pulling(b, t, "locald-test/large:1", runtime.PullMissing), func(runtime.Progress) {})
 	fault := new(runtime.Fault)
-	if !errors.As(err, &fault) || fault.Code != "disk_full" || fault.Hint != "docker system df" || !strings.Contains(err.Error(), "image locald-test/large:1: the engine's disk is full") {
-		t.Errorf("Prepare = %v, %+v; want disk_full with the image and docker system df", err, fault)
+	if !errors.As(err, &fault) || fault.Code != "disk_full" || fault.Hint != engineName()+" system df" || !strings.Contains(err.Error(), "image locald-test/large:1: the engine's disk is full") {
+		t.Errorf("Prepare = %v, %+v; want disk_full with the image and system df", err, fault)
 	}
 }
 

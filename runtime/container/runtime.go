@@ -12,7 +12,6 @@ import (
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
-	"github.com/moby/moby/api/types/container"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/locald/locald/runtime"
@@ -233,15 +232,11 @@ func (r *Runtime) List(ctx context.Context, owner runtime.Owner) ([]runtime.Ref,
 	}
 	var refs []runtime.Ref
 	for _, c := range found {
-		if alive(c.State) {
+		if e.alive(c.State) {
 			refs = append(refs, e.ref(c.ID, runtime.RunID(c.Labels[labelRun])))
 		}
 	}
 	return refs, nil
-}
-
-func alive(state container.ContainerState) bool {
-	return state == container.StateRunning || state == container.StatePaused || state == container.StateRestarting
 }
 
 func (e *engine) ref(id string, run runtime.RunID) runtime.Ref {
@@ -269,7 +264,7 @@ func (r *Runtime) Attach(ctx context.Context, ref runtime.Ref) (runtime.Instance
 	if err != nil {
 		return nil, err
 	}
-	if found.Config.Labels[labelRun] != string(ref.Run) || !alive(found.State.Status) {
+	if found.Config.Labels[labelRun] != string(ref.Run) || !e.alive(found.State.Status) {
 		return nil, fmt.Errorf("%s: container %s has ended: %w", ref.Run, short(id), runtime.ErrGone)
 	}
 	i := newInstance(r, e, found.ID, ref.Run)
@@ -343,7 +338,7 @@ func (r *Runtime) Sweep(ctx context.Context) error {
 	known := r.tracked()
 	var problems []error
 	for _, c := range found {
-		if known[c.ID] == nil && !alive(c.State) {
+		if known[c.ID] == nil && !e.alive(c.State) {
 			problems = append(problems, e.remove(ctx, c.ID))
 		}
 	}

@@ -146,6 +146,9 @@ func (e *engine) creation(spec runtime.Spec, n *projectNetwork) client.Container
 		Mounts:         mounts(spec),
 		Resources:      container.Resources{Memory: image.Memory, NanoCPUs: int64(image.CPUs * 1e9)},
 	}
+	if e.dialect.limits != nil {
+		host.Ulimits = e.dialect.limits()
+	}
 	options := client.ContainerCreateOptions{Config: config, HostConfig: host, Name: containerName(spec)}
 	if n == nil {
 		host.NetworkMode = network.NetworkHost

@@ -50,7 +50,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Instanc
 		return nil, err
 	}
 	if image == nil {
-		return nil, absent(spec)
+		return nil, e.absent(spec)
 	}
 	a := &attempt{r: r, e: e, spec: spec}
 	// What has begun is brought to an end of which the outcome is known, and
@@ -133,15 +133,10 @@ func (a *attempt) run(ctx, work context.Context, image *dockerspec.DockerOCIImag
 	if leave != nil {
 		a.i.releases(leave)
 	}
-	if n != nil && n.local && len(a.spec.Image.Reach) > 0 {
-		closed := a.r.open(n, a.spec.Image.Reach)
-		a.onFailure(func(context.Context) error { closed(); return nil })
-		a.i.releases(func(context.Context) error { closed(); return nil })
-	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := a.start(work); err != nil {
+	if err := a.start(work, n); err != nil {
 		return nil, err
 	}
 	return a.i, ctx.Err()
@@ -155,7 +150,7 @@ func (a *attempt) create(ctx, work context.Context, n *projectNetwork) error {
 	a.r.lose(a.spec.ID(), false)
 	options := a.e.creation(a.spec, n)
 	id, err := a.e.create(work, options)
-	if conflict(err) {
+	if a.e.conflict(err) {
 		if err := a.clear(work, options.Name, err); err != nil {
 			return err
 		}
@@ -198,7 +193,7 @@ func (a *attempt) clear(ctx context.Context, name string, refusal error) error {
 	}
 	owner := holder.Config.Labels[labelInstance]
 	if owner != string(a.spec.Owner) {
-		return foreign("container", name, owner, "docker rm -f "+name)
+		return foreign("container", name, owner, a.e.name+" rm -f "+name)
 	}
 	if a.r.tracked()[holder.ID] != nil {
 		return fmt.Errorf("container %s is there already and belongs to this run", short(holder.ID))
@@ -216,7 +211,7 @@ func (a *attempt) created(ctx context.Context, name string) string {
 }
 
 // start attaches to the output, then starts the container.
-func (a *attempt) start(ctx context.Context) error {
+func (a *attempt) start(ctx context.Context, n *projectNetwork) error {
 	out, err := a.r.openOutput(a.spec)
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
@@ -225,9 +220,15 @@ func (a *attempt) start(ctx context.Context) error {
 	stream, err := a.e.attach(ctx, a.id)
 	if err != nil {
 		out.close()
-		return err
+		return a.reason(ctx, err)
 	}
 	a.r.running.Go(func() { out.pump(stream.Conn, stream.Reader) })
+	if n != nil && n.local && len(a.spec.Image.Reach) > 0 {
+		// The gateway is there now, in every dialect.
+		closed := a.r.open(n, a.spec.Image.Reach)
+		a.onFailure(func(context.Context) error { closed(); return nil })
+		a.i.releases(func(context.Context) error { closed(); return nil })
+	}
 	if err := a.e.start(ctx, a.id); err != nil && !errors.Is(err, runtime.ErrUnavailable) {
 		stream.Close()
 		return a.refused(err)
@@ -241,7 +242,22 @@ func (a *attempt) start(ctx context.Context) error {
 		return err
 	}
 	a.i.show(found)
+	if a.i.Info().Healthcheck && a.e.dialect.unchecked != nil && a.e.dialect.unchecked() {
+		a.r.running.Go(func() { a.i.keepChecking(found.Config.Healthcheck.Interval) })
+	}
 	return nil
+}
+
+// reason finds out why nobody could attach. Podman prepares a container for
+// that, and only to a start it says what was in the way.
+func (a *attempt) reason(ctx context.Context, refusal error) error {
+	if errors.Is(refusal, runtime.ErrUnavailable) {
+		return refusal
+	}
+	if err := a.e.start(ctx, a.id); err != nil {
+		return a.refused(err)
+	}
+	return refusal
 }
 
 func (e *engine) start(ctx context.Context, id string) error {
@@ -295,7 +311,7 @@ func (a *attempt) refused(err error) error {
 		strings.Contains(text, "unable to find user"), strings.Contains(text, "unable to find group"), strings.Contains(text, "annot mkdir"):
 		return invalid("config_invalid", "", "%s", said(err))
 	case strings.Contains(text, "no space left on device"):
-		return &runtime.Fault{Code: "disk_full", Hint: "docker system df", Err: fmt.Errorf("the engine's disk is full: %s", said(err))}
+		return &runtime.Fault{Code: "disk_full", Hint: a.e.name + " system df", Err: fmt.Errorf("the engine's disk is full: %s", said(err))}
 	}
 	return errors.New(said(err))
 }
@@ -351,7 +367,7 @@ func (e *engine) checkCommand(ctx context.Context, id string, spec runtime.Spec,
 	if barred != "" {
 		return invalid("command_missing", "", "command %s: %s in image %s is not executable", program, barred, spec.Image.Name)
 	}
-	return invalid("command_missing", "docker run --rm -it --entrypoint sh "+spec.Image.Name,
+	return invalid("command_missing", e.name+" run --rm -it --entrypoint sh "+spec.Image.Name,
 		"command %s: no such program in image %s", program, spec.Image.Name)
 }
 

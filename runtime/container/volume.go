@@ -35,7 +35,7 @@ func (e *engine) makeVolume(ctx context.Context, spec runtime.Spec, name string)
 		labelInstance: string(spec.Owner), labelProject: spec.Project.Name, labelDir: spec.Project.Dir,
 		labelService: spec.Service, labelVolume: name,
 	}})
-	if conflict(err) { // Podman says so of one that exists
+	if e.conflict(err) { // Podman says so of one that exists
 		var found client.VolumeInspectResult
 		found, err = e.cli.VolumeInspect(ctx, full, client.VolumeInspectOptions{})
 		made.Volume = found.Volume
@@ -44,7 +44,7 @@ func (e *engine) makeVolume(ctx context.Context, spec runtime.Spec, name string)
 		return e.fault(ctx, "volume "+name, err)
 	}
 	if owner := made.Volume.Labels[labelInstance]; owner != string(spec.Owner) {
-		return foreign("volume", full, owner, "docker volume rm "+full+", which deletes its data")
+		return foreign("volume", full, owner, e.name+" volume rm "+full+", which deletes its data")
 	}
 	return nil
 }
@@ -91,8 +91,8 @@ func (r *Runtime) RemoveVolumes(ctx context.Context, projectID, service string, 
 		_, err := e.cli.VolumeRemove(call, v.Name, client.VolumeRemoveOptions{})
 		switch {
 		case err == nil || notFound(err):
-		case conflict(err):
-			problems = append(problems, &runtime.Fault{Code: "stop_failed", Hint: "docker ps -a --filter volume=" + v.Name, Err: fmt.Errorf("volume %s is in use by a container", v.Name)})
+		case e.conflict(err):
+			problems = append(problems, &runtime.Fault{Code: "stop_failed", Hint: e.name + " ps -a --filter volume=" + v.Name, Err: fmt.Errorf("volume %s is in use by a container", v.Name)})
 		default:
 			problems = append(problems, e.fault(call, "remove volume "+v.Name, err))
 		}

@@ -124,12 +124,8 @@ func (r *Runtime) subscribe(e *engine, up func()) error {
 	ctx, cancel := context.WithCancelCause(r.life)
 	defer cancel(nil)
 	patience := time.AfterFunc(answerTime, func() { cancel(errHangs) })
-	filters := make(client.Filters).Add("type", "container").Add("label", labelInstance)
-	for _, action := range e.dialect.events {
-		filters.Add("event", action)
-	}
 	since := time.Now().Add(-replay)
-	stream := e.cli.Events(ctx, client.EventsListOptions{Since: unixNano(since), Filters: filters})
+	stream := e.cli.Events(ctx, client.EventsListOptions{Since: unixNano(since), Filters: e.dialect.events})
 	patience.Stop()
 	if err := r.resync(ctx, e); err != nil {
 		return err
@@ -201,6 +197,8 @@ func (r *Runtime) event(e *engine, m events.Message) {
 		i.sawEnd()
 		code, err := strconv.Atoi(m.Actor.Attributes["exitCode"])
 		r.died(i, exitOf(code, at), err == nil)
+	case action == e.dialect.stops:
+		i.leaves()
 	case action == e.dialect.removed:
 		i.sawEnd()
 		i.finish(runtime.Exit{At: at, Reason: removedByOther})
@@ -208,8 +206,9 @@ func (r *Runtime) event(e *engine, m events.Message) {
 		i.setPaused(action == "pause")
 	case strings.HasPrefix(action, "health_status"):
 		_, status, _ := strings.Cut(action, ": ")
-		if status == "" {
-			status = m.Actor.Attributes["health_status"]
+		if status == "" { // Podman tells what it was before
+			r.running.Go(func() { _ = i.recheck(r.life) })
+			return
 		}
 		i.setHealth(status)
 	}
@@ -237,10 +236,26 @@ const (
 	outOfMemory    = "killed by the kernel for memory"
 )
 
-// died settles how an instance ended. Only a SIGKILL that was not ours needs
-// another look: at who or what sent it.
+// removalTime is how long the event of a removal may take after that of the end.
+const removalTime = time.Second
+
+// died settles how an instance ended. Only an end that was not ours, and may
+// be part of a removal, needs another look: at who or what brought it about.
 func (r *Runtime) died(i *instance, exit runtime.Exit, known bool) {
 	exit.Known = known
+	if i.isLeaving() {
+		r.running.Go(func() {
+			late := time.NewTimer(removalTime)
+			defer late.Stop()
+			select {
+			case <-late.C:
+				i.finish(exit)
+			case <-i.ended:
+			case <-r.life.Done():
+			}
+		})
+		return
+	}
 	if known && (exit.Signal != "SIGKILL" || i.wasKilled()) {
 		i.finish(exit)
 		return
@@ -286,7 +301,7 @@ func (r *Runtime) resync(ctx context.Context, e *engine) error {
 			continue
 		}
 		i.setPaused(c.State == container.StatePaused)
-		if i.hasEnded() || alive(c.State) && !i.Info().Healthcheck || c.State == container.StateCreated {
+		if i.hasEnded() || e.alive(c.State) && !i.Info().Healthcheck || c.State == container.StateCreated {
 			continue
 		}
 		if err := i.recheck(ctx); err != nil {

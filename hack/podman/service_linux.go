@@ -1,0 +1,206 @@
+package podman
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience is how long the service has to begin, and to end its containers.
+const patience = 30 * time.Second
+
+// conf is for a machine that runs no systemd and whose cgroups are of the first
+// version, as many containers and virtual machines are; it suits others too.
+const conf = `[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+[network]
+network_backend = "netavark"
+`
+
+// registries lets images be pulled from registries on the loopback without TLS,
+// as Docker does.
+const registries = `[[registry]]
+location = "127.0.0.1"
+insecure = true
+`
+
+// Service is one Podman service.
+type Service struct {
+	dir    string
+	lock   *os.File
+	holder *exec.Cmd // of the mount namespace in which all of it is
+	served *exec.Cmd
+	log    *os.File
+}
+
+// Missing says what this machine lacks to run a service, empty when nothing is.
+func Missing() string {
+	if os.Getuid() != 0 {
+		return "a Podman service of the tests' own needs root"
+	}
+	for _, program := range []string{"podman", "runc", "unshare", "nsenter", "docker"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return "no " + program + " (hack/test-deps gets it)"
+		}
+	}
+	return ""
+}
+
+// Start runs a service in a new directory and loads the test images. One runs
+// at a time on a machine, because the names and addresses of networks are the
+// machine's: others wait.
+func Start(ctx context.Context) (*Service, error) {
+	dir, err := os.MkdirTemp("", "podman")
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{dir: dir}
+	for _, step := range []func(context.Context) error{s.claim, s.prepare, s.Serve, s.load} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+		}
+	}
+	return s, nil
+}
+
+// claim waits for its turn.
+func (s *Service) claim(context.Context) (err error) {
+	s.lock, err = os.OpenFile(filepath.Join(os.TempDir(), "locald-test-podman.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return unix.Flock(int(s.lock.Fd()), unix.LOCK_EX)
+}
+
+// prepare makes a mount namespace in which what Podman keeps is in the directory.
+func (s *Service) prepare(ctx context.Context) (err error) {
+	if s.log, err = os.Create(filepath.Join(s.dir, "log")); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "containers.conf"), []byte(conf), 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "registries.conf"), []byte(registries), 0o600); err != nil {
+		return err
+	}
+	const hide = `set -e
+for at in /var/lib/containers /run/containers /run/libpod /run/netns /etc/containers/networks /dev/shm; do
+	mkdir -p "$at" "$0$at"
+	mount --bind "$0$at" "$at"
+done
+echo ready
+exec sleep infinity`
+	s.holder = exec.CommandContext(context.WithoutCancel(ctx), "unshare", "--mount", "--propagation", "private", "sh", "-c", hide, s.dir)
+	s.holder.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	s.holder.Stderr = s.log
+	out, err := s.holder.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := s.holder.Start(); err != nil {
+		return err
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		return fmt.Errorf("hide the machine's own Podman: %w: %s", err, s.said())
+	}
+	return nil
+}
+
+// command is a Podman command that the service would see as its own.
+func (s *Service) command(ctx context.Context, args ...string) *exec.Cmd {
+	enter := []string{fmt.Sprintf("--mount=/proc/%d/ns/mnt", s.holder.Process.Pid), "podman"}
+	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(s.dir, "containers.conf"),
+		"CONTAINERS_REGISTRIES_CONF="+filepath.Join(s.dir, "registries.conf"))
+	return cmd
+}
+
+func (s *Service) socket() string { return filepath.Join(s.dir, "podman.sock") }
+
+// Host is the address for DOCKER_HOST and CONTAINER_HOST.
+func (s *Service) Host() string { return "unix://" + s.socket() }
+
+// Serve runs the service, also again after Kill.
+func (s *Service) Serve(ctx context.Context) error {
+	s.served = s.command(context.WithoutCancel(ctx), "system", "service", "--time=0", s.Host())
+	s.served.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	s.served.Stdout, s.served.Stderr = s.log, s.log
+	if err := s.served.Start(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		c, err := new(net.Dialer).DialContext(ctx, "unix", s.socket())
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("podman system service: %w: %s", err, s.said())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Kill ends the service without notice. Containers go on.
+func (s *Service) Kill() {
+	if s.served != nil {
+		_ = s.served.Process.Kill()
+		_ = s.served.Wait()
+		s.served = nil
+	}
+}
+
+func (s *Service) load(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "go", "run", "github.com/locald/locald/hack/testimages")
+	cmd.Env = append(os.Environ(), "DOCKER_HOST="+s.Host(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("load the test images: %w: %s", err, out)
+	}
+	return nil
+}
+
+// Close removes what the service has, ends it, and removes its directory.
+func (s *Service) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var problems []error
+	if s.holder != nil && s.holder.Process != nil {
+		if out, err := s.command(ctx, "rm", "--all", "--force", "--time=0").CombinedOutput(); err != nil {
+			problems = append(problems, fmt.Errorf("podman rm: %w: %s", err, out))
+		}
+		s.Kill()
+		_ = s.holder.Process.Kill()
+		_ = s.holder.Wait()
+	}
+	if s.log != nil {
+		problems = append(problems, s.log.Close())
+	}
+	if s.lock != nil {
+		problems = append(problems, s.lock.Close())
+	}
+	return errors.Join(append(problems, os.RemoveAll(s.dir))...)
+}
+
+// said is what the service has written about itself.
+func (s *Service) said() string {
+	content, err := os.ReadFile(s.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.Split(bytes.TrimSpace(content), []byte{'\n'})
+	return strings.TrimSpace(string(bytes.Join(lines[max(0, len(lines)-5):], []byte{'\n'})))
+}
