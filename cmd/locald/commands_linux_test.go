@@ -25,6 +25,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/locald/locald/hack/podman"
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
 )
@@ -46,6 +47,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"nobody":      cmdNobody,
 	"registry":    cmdRegistry,
 	"badregistry": cmdBadRegistry,
+	"podman":      cmdPodman,
 	"ipc":         cmdIPC,
 	"idle":        cmdIdle,
 	"within":      cmdWithin,
@@ -467,6 +469,30 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	hold(ts, server.Close)
 	ts.Setenv(args[0], server.Listener.Addr().String())
+}
+
+// cmdPodman starts a Podman service of the script's own, with the images of the
+// test, and points CONTAINER_HOST at it. -kill ends it as nothing but the kernel
+// can, -again starts it again.
+func cmdPodman(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: podman | podman -kill | podman -again")
+	}
+	h := holdingsOf(ts)
+	switch {
+	case len(args) == 0:
+		service, err := podman.Start(context.Background(), "shell", "probe", "postgres")
+		ts.Check(err)
+		h.podman = service
+		h.last = append(h.last, func() error { return service.Close(context.Background()) })
+		ts.Setenv("CONTAINER_HOST", service.Host())
+	case args[0] == "-kill":
+		h.podman.Kill()
+	case args[0] == "-again":
+		ts.Check(h.podman.Serve(context.Background()))
+	default:
+		ts.Fatalf("podman: %q", args[0])
+	}
 }
 
 // cmdIPC sends bytes to the daemon and writes what it answers to standard

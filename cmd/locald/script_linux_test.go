@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/locald/locald/hack/podman"
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
 )
@@ -94,6 +95,8 @@ type holdings struct {
 	closers   []func()
 	signalled *exec.Cmd
 	proxy     *proxy
+	podman    *podman.Service
+	last      []func() error // once the script's daemons have left
 }
 
 func holdingsOf(ts *testscript.TestScript) *holdings { return ts.Value("held").(*holdings) }
@@ -115,6 +118,11 @@ func cleanUp(t testing.TB, e *testscript.Env, id string) {
 		}
 		for _, left := range containers(t, dir) {
 			t.Errorf("left behind: %s", left)
+		}
+	}
+	for _, end := range e.Values["held"].(*holdings).last {
+		if err := end(); err != nil {
+			t.Errorf("teardown: %v", err)
 		}
 	}
 	for _, left := range marked(id) {
@@ -268,6 +276,8 @@ func condition(name string) (bool, error) {
 		there = docker()
 	case "postgres":
 		there = postgres()
+	case "podman":
+		there = podman.Missing() == ""
 	case "root":
 		return os.Getuid() == 0, nil
 	default:

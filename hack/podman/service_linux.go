@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,6 +39,7 @@ insecure = true
 // Service is one Podman service.
 type Service struct {
 	dir    string
+	user   int // whose it is; 0 is root's
 	lock   *os.File
 	holder *exec.Cmd // of the mount namespace in which all of it is
 	served *exec.Cmd
@@ -49,7 +51,7 @@ func Missing() string {
 	if os.Getuid() != 0 {
 		return "a Podman service of the tests' own needs root"
 	}
-	for _, program := range []string{"podman", "runc", "unshare", "nsenter", "docker"} {
+	for _, program := range []string{"podman", "runc", "unshare", "nsenter", "setpriv", "docker"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return "no " + program + " (hack/test-deps gets it)"
 		}
@@ -57,16 +59,28 @@ func Missing() string {
 	return ""
 }
 
-// Start runs a service in a new directory and loads the test images. One runs
-// at a time on a machine, because the names and addresses of networks are the
-// machine's: others wait.
-func Start(ctx context.Context) (*Service, error) {
+// Start runs a service in a new directory and loads test images, by the names
+// that hack/testimages gives them. One runs at a time on a machine, because the
+// names and addresses of networks are the machine's: others wait.
+func Start(ctx context.Context, images ...string) (*Service, error) {
+	return start(ctx, 0, images)
+}
+
+// StartRootless is the same for an ordinary user, who has no name and whom
+// nobody else on the machine is.
+func StartRootless(ctx context.Context, images ...string) (*Service, error) {
+	const first = 200000
+	return start(ctx, first+os.Getpid(), images)
+}
+
+func start(ctx context.Context, user int, images []string) (*Service, error) {
 	dir, err := os.MkdirTemp("", "podman")
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{dir: dir}
-	for _, step := range []func(context.Context) error{s.claim, s.prepare, s.Serve, s.load} {
+	s := &Service{dir: dir, user: user}
+	load := func(ctx context.Context) error { return s.load(ctx, images) }
+	for _, step := range []func(context.Context) error{s.claim, s.prepare, s.Serve, load} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 		}
@@ -88,17 +102,24 @@ func (s *Service) prepare(ctx context.Context) (err error) {
 	if s.log, err = os.Create(filepath.Join(s.dir, "log")); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(s.dir, "containers.conf"), []byte(conf), 0o600); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(s.dir, "registries.conf"), []byte(registries), 0o600); err != nil {
-		return err
+	for _, err := range []error{
+		os.WriteFile(filepath.Join(s.dir, "containers.conf"), []byte(conf), 0o644),
+		os.WriteFile(filepath.Join(s.dir, "registries.conf"), []byte(registries), 0o644),
+		os.Mkdir(filepath.Join(s.dir, "xdg"), 0o700),
+		os.Chown(filepath.Join(s.dir, "xdg"), s.user, s.user),
+		os.Chown(s.dir, s.user, s.user),
+		os.Chmod(s.dir, 0o755),
+	} {
+		if err != nil {
+			return err
+		}
 	}
 	const hide = `set -e
 for at in /var/lib/containers /run/containers /run/libpod /run/netns /etc/containers/networks /dev/shm; do
 	mkdir -p "$at" "$0$at"
 	mount --bind "$0$at" "$at"
 done
+chmod 1777 /dev/shm
 echo ready
 exec sleep infinity`
 	s.holder = exec.CommandContext(context.WithoutCancel(ctx), "unshare", "--mount", "--propagation", "private", "sh", "-c", hide, s.dir)
@@ -119,12 +140,34 @@ exec sleep infinity`
 
 // command is a Podman command that the service would see as its own.
 func (s *Service) command(ctx context.Context, args ...string) *exec.Cmd {
-	enter := []string{fmt.Sprintf("--mount=/proc/%d/ns/mnt", s.holder.Process.Pid), "podman"}
+	enter := []string{fmt.Sprintf("--mount=/proc/%d/ns/mnt", s.holder.Process.Pid)}
+	if s.user != 0 {
+		enter = append(enter, As(s.user)...)
+	}
+	enter = append(enter, "podman")
 	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
 	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(s.dir, "containers.conf"),
+	cmd.Env = append(os.Environ(), s.Environ()...)
+	cmd.Env = append(cmd.Env, "CONTAINERS_CONF="+filepath.Join(s.dir, "containers.conf"),
 		"CONTAINERS_REGISTRIES_CONF="+filepath.Join(s.dir, "registries.conf"))
 	return cmd
+}
+
+// As is the beginning of a command that a user executes.
+func As(user int) []string {
+	id := strconv.Itoa(user)
+	return []string{"setpriv", "--reuid=" + id, "--regid=" + id, "--clear-groups"}
+}
+
+// User is whose service it is.
+func (s *Service) User() int { return s.user }
+
+// Environ is what the user has in the environment.
+func (s *Service) Environ() []string {
+	if s.user == 0 {
+		return nil
+	}
+	return []string{"HOME=" + s.dir, "XDG_RUNTIME_DIR=" + filepath.Join(s.dir, "xdg"), "TMPDIR=" + s.dir}
 }
 
 func (s *Service) socket() string { return filepath.Join(s.dir, "podman.sock") }
@@ -164,8 +207,8 @@ func (s *Service) Kill() {
 	}
 }
 
-func (s *Service) load(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "run", "github.com/locald/locald/hack/testimages")
+func (s *Service) load(ctx context.Context, images []string) error {
+	cmd := exec.CommandContext(ctx, "go", "run", "github.com/locald/locald/hack/testimages", "-only", strings.Join(images, ","))
 	cmd.Env = append(os.Environ(), "DOCKER_HOST="+s.Host(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("load the test images: %w: %s", err, out)

@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -37,6 +39,7 @@ func run(ctx context.Context) error {
 	dir := flag.String("dir", "", "where the built images are kept (default: in the user's cache directory)")
 	load := flag.Bool("load", true, "load them into the Docker engine")
 	push := flag.String("push", "", "push them to the registry at this host:port")
+	only := flag.String("only", "", "the names of those to load and push, with commas between them (default: all)")
 	flag.Parse()
 
 	store, err := images.Default()
@@ -53,6 +56,10 @@ func run(ctx context.Context) error {
 	all, err := store.Images()
 	if err != nil {
 		return err
+	}
+	if *only != "" {
+		names := strings.Split(*only, ",")
+		all = slices.DeleteFunc(all, func(i images.Image) bool { return !named(i, names) })
 	}
 	if *push != "" {
 		if err := pushAll(ctx, *push, all); err != nil {
@@ -79,6 +86,14 @@ func build(ctx context.Context, store images.Store) (incomplete, err error) {
 		return nil, err
 	}
 	return images.ErrNoPostgres, nil
+}
+
+// named reports whether one of the names is "shell" for locald-test/shell:1.
+func named(i images.Image, names []string) bool {
+	return slices.ContainsFunc(i.Tags, func(tag string) bool {
+		name, _, _ := strings.Cut(strings.TrimPrefix(tag, "locald-test/"), ":")
+		return slices.Contains(names, name)
+	})
 }
 
 func pushAll(ctx context.Context, host string, all []images.Image) error {

@@ -132,8 +132,13 @@ func (d *Daemon) pruneImages(ctx context.Context, a ipc.PruneArgs) (ipc.Pruned, 
 		}
 		keep = namesOf(uses)
 	}
-	removed, freed, err := d.builtin.PruneImages(ctx, keep)
-	answer := ipc.Pruned{Removed: []ipc.Image{}, Freed: freed}
+	answer := ipc.Pruned{Removed: []ipc.Image{}}
+	own, ok := d.engine(builtin.Name).(runtime.ImagePruner)
+	if !ok {
+		return answer, nil
+	}
+	removed, freed, err := own.PruneImages(ctx, keep)
+	answer.Freed = freed
 	for _, image := range removed {
 		answer.Removed = append(answer.Removed, imageOf(builtin.Name, image, nil))
 	}

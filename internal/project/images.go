@@ -38,7 +38,11 @@ func (p *Project) ImageUses(ctx context.Context) ([]ImageUse, error) {
 			return nil, err
 		}
 	}
-	made, err := p.make(ctx, conf, func(string) bool { return false })
+	engine, err := p.chooser(conf, p.inherits())
+	if err != nil {
+		return nil, err
+	}
+	made, err := p.make(ctx, engine, func(string) bool { return false })
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +68,7 @@ func (s *service) uses(all []ImageUse, others func(name string) *service) []Imag
 	if !s.contained() {
 		return all
 	}
-	use := ImageUse{Service: s.conf.Name, Engine: s.config.Engine, Image: s.choice.Image}
+	use := ImageUse{Service: s.conf.Name, Engine: s.engine.Name, Image: s.choice.Image}
 	if s.conf.Type != config.TypePostgres {
 		use.Image = s.conf.Image
 		if c, err := env.Expanded(s.input(0, others)); err == nil {

@@ -33,7 +33,8 @@ func TestSuite(t *testing.T) {
 			return open(t, container.Options{Owner: owner})
 		},
 		Shell: func(_ *testing.T, script string) runtime.Spec {
-			return runtime.Spec{Command: []string{"sh", "-c", script}, Image: &runtime.Image{Name: shellImage}}
+			host := os.Getenv(networkVar) == "host"
+			return runtime.Spec{Command: []string{"sh", "-c", script}, Image: &runtime.Image{Name: shellImage, Host: host}}
 		},
 		Output: written,
 	})
@@ -91,6 +92,9 @@ func cleanUp(t *testing.T, owner runtime.Owner) {
 // engineVar names the engine behind DOCKER_HOST when the tests run themselves
 // over another one than Docker.
 const engineVar = "CONTAINER_TEST_ENGINE"
+
+// networkVar is "host" where the engine has no other network.
+const networkVar = "CONTAINER_TEST_NETWORK"
 
 // engineName is the engine that the tests run over.
 func engineName() string { return cmp.Or(os.Getenv(engineVar), "docker") }

@@ -44,9 +44,10 @@ type engine struct {
 type dialect struct {
 	events    client.Filters             // what to subscribe to
 	removed   string                     // the event of a removal
-	stops     string                     // the event of a stop, or a removal by force, that somebody else asked for, which comes before the end
+	asksFirst bool                       // a removal by force sends the stop signal before it kills
 	states    []container.ContainerState // in which a container is not over, besides Docker's
-	conflicts []string                   // words of refusals that are conflicts with another status
+	conflicts []string                   // words of refusals that are conflicts, besides the status
+	absences  []string                   // words of refusals for what is not there, besides the status
 	complains []string                   // how the engine begins what it writes in the place of a command that it cannot execute
 	logs      container.LogConfig        // so that the engine's own copy of the output stays small
 	limits    func() []*container.Ulimit // that a container must not exceed; nil where the engine sees to that
@@ -67,9 +68,10 @@ var dialects = map[string]dialect{
 		// with their value.
 		events:    make(client.Filters).Add("type", "container"),
 		removed:   "remove",
-		stops:     "stop",
+		asksFirst: true,
 		states:    []container.ContainerState{"stopping"},
-		conflicts: []string{"container state improper", "name is already in use"},
+		conflicts: []string{"container state improper", "name is already in use", "network already exists"},
+		absences:  []string{"no such container"},
 		complains: []string{"Error: runc: ", "Error: crun: "},
 		logs:      container.LogConfig{Type: "k8s-file", Config: map[string]string{"max-size": strconv.Itoa(kept)}},
 		limits:    allowed,
@@ -101,6 +103,11 @@ func (e *engine) alive(state container.ContainerState) bool {
 // taken, a container that has ended.
 func (e *engine) conflict(err error) bool {
 	return err != nil && (cerrdefs.IsConflict(err) || mentions(err, e.dialect.conflicts))
+}
+
+// notFound reports whether a call was refused for what is not there.
+func (e *engine) notFound(err error) bool {
+	return err != nil && (cerrdefs.IsNotFound(err) || mentions(err, e.dialect.absences))
 }
 
 func (e *engine) close() { _ = e.cli.Close() }
@@ -191,7 +198,7 @@ func (e *engine) remove(ctx context.Context, id string) error {
 	ctx, done := e.watched(ctx)
 	defer done()
 	_, err := e.cli.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
-	if notFound(err) {
+	if e.notFound(err) {
 		return nil
 	}
 	if e.conflict(err) { // somebody else is removing it; the wait ends when it is gone
@@ -210,7 +217,7 @@ func (e *engine) settle(ctx context.Context, id string, until container.WaitCond
 	case <-waiting.Result:
 		return nil
 	case err := <-waiting.Error:
-		if notFound(err) {
+		if e.notFound(err) {
 			return nil
 		}
 		return e.fault(ctx, "wait for "+short(id), err)

@@ -116,7 +116,7 @@ func (e *engine) begin(ctx context.Context, container string, x execution) (id s
 		Env: x.env, WorkingDir: x.dir, Cmd: x.argv,
 	})
 	switch {
-	case notFound(err):
+	case e.notFound(err):
 		return "", stream, kind{"no container " + short(container), runtime.ErrGone}
 	case e.conflict(err):
 		return "", stream, kind{"container " + short(container) + " is not running", runtime.ErrGone}

@@ -47,7 +47,7 @@ func (e *engine) stored(ctx context.Context, name string) (*runtime.StoredImage,
 	defer done()
 	found, err := e.cli.ImageInspect(ctx, name)
 	switch {
-	case notFound(err):
+	case e.notFound(err):
 		return nil, nil
 	case err != nil:
 		return nil, e.fault(ctx, "image "+name, err)

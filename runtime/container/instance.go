@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"golang.org/x/sys/unix"
@@ -122,7 +121,7 @@ func (i *instance) state(ctx context.Context) (*container.State, error) {
 func (i *instance) recheck(ctx context.Context) error {
 	state, err := i.state(ctx)
 	switch {
-	case notFound(err):
+	case i.e.notFound(err):
 		i.finish(runtime.Exit{At: time.Now(), Reason: removedByOther})
 		return nil
 	case err != nil:
@@ -196,18 +195,26 @@ func (i *instance) wasSeen() bool {
 	return i.seen
 }
 
-// leaves notes that somebody has told the engine to stop the container, or to
-// remove it by force. Our own way to end one is a signal.
-func (i *instance) leaves() {
+// wasAsked reports whether the stop signal was sent, by us.
+func (i *instance) wasAsked() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.leaving = true
+	return i.asked
 }
 
-func (i *instance) isLeaving() bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.leaving
+// outlasts reports whether nobody has settled the end of the instance when the
+// time is over.
+func (i *instance) outlasts(limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-i.ended:
+		return false
+	case <-i.r.life.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 func (i *instance) wasKilled() bool {
@@ -288,7 +295,7 @@ func (i *instance) signal(ctx context.Context, name string) error {
 	ctx, done := i.e.watched(ctx)
 	defer done()
 	_, err := i.e.cli.ContainerKill(ctx, i.id, client.ContainerKillOptions{Signal: name})
-	if notFound(err) || i.e.conflict(err) {
+	if i.e.notFound(err) || i.e.conflict(err) {
 		return i.recheck(ctx)
 	}
 	return i.e.fault(ctx, "signal "+short(i.id), err)
@@ -463,5 +470,3 @@ func (i *instance) follow(ctx context.Context, look func(health runtime.Health, 
 		}
 	}
 }
-
-func notFound(err error) bool { return cerrdefs.IsNotFound(err) }

@@ -134,7 +134,7 @@ func (e *engine) network(ctx context.Context, name string) (*network.Inspect, er
 			continue
 		}
 		whole, err := e.cli.NetworkInspect(ctx, item.ID, client.NetworkInspectOptions{})
-		if cerrdefs.IsNotFound(err) {
+		if e.notFound(err) {
 			continue
 		}
 		return &whole.Network, e.fault(ctx, "network "+name, err)
@@ -177,7 +177,7 @@ func (e *engine) removeNetwork(ctx context.Context, name string) error {
 	ctx, done := e.watched(ctx)
 	defer done()
 	_, err = e.cli.NetworkRemove(ctx, found.ID, client.NetworkRemoveOptions{})
-	if notFound(err) || cerrdefs.IsPermissionDenied(err) || e.conflict(err) {
+	if e.notFound(err) || cerrdefs.IsPermissionDenied(err) || e.conflict(err) {
 		return nil
 	}
 	return e.fault(ctx, "remove network "+name, err)

@@ -2,12 +2,16 @@ package container_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/locald/locald/hack/podman"
+	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/container"
 )
 
 // ours are the tests of what is the same whatever the engine is. They run over
@@ -18,16 +22,40 @@ const ours = "|TestEntrypoint|TestStdoutAndStderr|TestALog|TestWhatCannotBeMount
 
 // TestPodman is the tests of this package over Podman.
 func TestPodman(t *testing.T) {
-	if os.Getenv(engineVar) != "" {
-		t.Skip("this is it already")
-	}
-	service := startPodman(t)
+	service := startPodman(t, podman.Start)
 	skip := "TestPodman|TestEachWayToHaveNoEngine|TestPermissionDenied|TestDiscover|TestTheChosenDockerContext"
 	if os.Getenv("LOCALD_TEST_FULL") == "" {
 		skip += ours
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.parallel=4", "-test.skip", "^("+skip+")")
+	again(t, service, nil, os.Args[0], "-test.parallel=4", "-test.skip", "^("+skip+")")
+}
+
+// TestPodmanRootless is the suite over the Podman of an ordinary user, on the
+// host's network: for another one Podman needs /dev/net/tun, which is closed to
+// users on some machines.
+func TestPodmanRootless(t *testing.T) {
+	service := startPodman(t, podman.StartRootless)
+	itself := filepath.Join(t.TempDir(), "test")
+	content, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{os.WriteFile(itself, content, 0o755), os.Chmod(filepath.Dir(itself), 0o755), os.Chmod(filepath.Dir(filepath.Dir(itself)), 0o755)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	as := podman.As(service.User())
+	again(t, service, append(service.Environ(), networkVar+"=host"), as[0], append(as[1:], itself, "-test.run=^(TestSuite|TestANetworkThatRootless)")...)
+}
+
+// again runs this test's binary over a service.
+func again(t *testing.T, service *podman.Service, env []string, program string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program, append(args, "-test.v")...)
+	cmd.Dir = filepath.Dir(strings.TrimPrefix(service.Host(), "unix://"))
 	cmd.Env = append(os.Environ(), engineVar+"=podman", "DOCKER_HOST="+service.Host())
+	cmd.Env = append(cmd.Env, env...)
 	out, err := cmd.CombinedOutput()
 	if text := "podman| " + strings.ReplaceAll(string(out), "\n", "\npodman| "); err != nil {
 		t.Errorf("%v\n%s", err, text)
@@ -39,16 +67,20 @@ func TestPodman(t *testing.T) {
 	}
 }
 
-// startPodman runs a service until the test is over.
-func startPodman(t *testing.T) *podman.Service {
+// startPodman runs a service until the test is over. It is not for tests that
+// run over one already.
+func startPodman(t *testing.T, start func(context.Context, ...string) (*podman.Service, error)) *podman.Service {
 	t.Helper()
+	if os.Getenv(engineVar) != "" {
+		t.Skip("this is it already")
+	}
 	if reason := podman.Missing(); reason != "" {
 		if strings.Contains(os.Getenv("LOCALD_TEST_REQUIRE"), "podman") {
 			t.Fatal(reason)
 		}
 		t.Skip(reason)
 	}
-	service, err := podman.Start(t.Context())
+	service, err := start(t.Context(), "probe", "healthy", "shell")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,4 +90,25 @@ func startPodman(t *testing.T) *podman.Service {
 		}
 	})
 	return service
+}
+
+// TestANetworkThatRootlessPodmanCannotMakeHasARemedy: it is what most images
+// ask for first.
+func TestANetworkThatRootlessPodmanCannotMakeHasARemedy(t *testing.T) {
+	if os.Getenv(networkVar) != "host" {
+		t.Skip("the engine makes networks")
+	}
+	b := newBench(t, container.Options{})
+	i, err := b.Start(t.Context(), b.probe(t, "hold"))
+	if err == nil {
+		_ = i.Stop(t.Context(), 0)
+		_ = i.Remove(t.Context())
+		t.Skip("it makes networks here")
+	}
+	fault := new(runtime.Fault)
+	if !errors.As(err, &fault) || fault.Code != "engine_unavailable" || !strings.Contains(err.Error(), "rootless podman cannot make the project's network") || fault.Hint == "" {
+		t.Errorf("Start = %v, %+v; want that there is no network, and a remedy", err, fault)
+	}
+	t.Logf("%v\nhint: %s", err, fault.Hint)
+	nothingLeft(t, b)
 }

@@ -68,7 +68,7 @@ func (e *engine) image(ctx context.Context, spec runtime.Spec) (*dockerspec.Dock
 	defer done()
 	found, err := e.cli.ImageInspect(ctx, spec.Image.Name)
 	switch {
-	case notFound(err):
+	case e.notFound(err):
 		return nil, nil
 	case err != nil:
 		return nil, e.fault(ctx, "image "+spec.Image.Name, err)

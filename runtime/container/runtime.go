@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	cerrdefs "github.com/containerd/errdefs"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/locald/locald/runtime"
@@ -258,7 +257,7 @@ func (r *Runtime) Attach(ctx context.Context, ref runtime.Ref) (runtime.Instance
 		return nil, fmt.Errorf("%s ran in %s, and the engine in use is %s: %w", ref.Run, name, e.name, runtime.ErrUnavailable)
 	}
 	found, err := e.inspect(ctx, id)
-	if cerrdefs.IsNotFound(err) {
+	if e.notFound(err) {
 		return nil, fmt.Errorf("%s: no container %s: %w", ref.Run, short(id), runtime.ErrGone)
 	}
 	if err != nil {

@@ -182,7 +182,7 @@ func (e *engine) create(ctx context.Context, options client.ContainerCreateOptio
 // who has it. refusal is what the engine said.
 func (a *attempt) clear(ctx context.Context, name string, refusal error) error {
 	holder, err := a.e.inspect(ctx, name)
-	if notFound(err) {
+	if a.e.notFound(err) {
 		return nil // gone in the meantime
 	}
 	if err != nil {
@@ -305,6 +305,8 @@ func (a *attempt) refused(err error) error {
 		return a.portTaken(err)
 	case strings.Contains(text, "bind source path does not exist"):
 		return invalid("config_invalid", "", "mount: %s", said(err))
+	case strings.Contains(text, "slirp4netns"), strings.Contains(text, "rootless netns"), strings.Contains(text, "pasta"):
+		return a.networkless(err)
 	case strings.Contains(text, "executable file not found"), strings.Contains(text, "exec: ") && strings.Contains(text, "no such file or directory"):
 		return invalid("command_missing", "", "command not found in image %s: %s", a.spec.Image.Name, said(err))
 	case strings.Contains(text, "inimum memory limit"), strings.Contains(text, "ange of CPUs"),
@@ -314,6 +316,16 @@ func (a *attempt) refused(err error) error {
 		return &runtime.Fault{Code: "disk_full", Hint: a.e.name + " system df", Err: fmt.Errorf("the engine's disk is full: %s", said(err))}
 	}
 	return errors.New(said(err))
+}
+
+// networkless is the error of an engine that runs as an ordinary user and cannot
+// make networks.
+func (a *attempt) networkless(err error) error {
+	hint := fmt.Sprintf("network = %q in [services.%s] of locald.toml", "host", a.spec.Service)
+	if strings.Contains(err.Error(), "executable file not found") {
+		hint = "sudo apt-get install slirp4netns"
+	}
+	return &runtime.Fault{Code: codeUnavailable, Hint: hint, Err: fmt.Errorf("rootless %s cannot make the project's network: %s", a.e.name, said(err))}
 }
 
 func (a *attempt) portTaken(err error) error {
@@ -355,7 +367,7 @@ func (e *engine) checkCommand(ctx context.Context, id string, spec runtime.Spec,
 	for _, candidate := range candidates {
 		mode, err := e.stat(ctx, id, candidate)
 		switch {
-		case notFound(err):
+		case e.notFound(err):
 		case err != nil:
 			return nil // the engine cannot tell; the start will
 		case mode.IsDir() || mode.Type() == 0 && mode.Perm()&0o111 == 0:

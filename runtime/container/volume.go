@@ -59,7 +59,7 @@ func (r *Runtime) HasVolume(ctx context.Context, projectID, name string) (bool, 
 	ctx, done := e.watched(ctx)
 	defer done()
 	found, err := e.cli.VolumeInspect(ctx, volumeName(projectID, name), client.VolumeInspectOptions{})
-	if notFound(err) {
+	if e.notFound(err) {
 		return false, nil
 	}
 	return err == nil && found.Volume.Labels[labelInstance] == string(r.options.Owner), e.fault(ctx, "volume "+name, err)
@@ -90,7 +90,7 @@ func (r *Runtime) RemoveVolumes(ctx context.Context, projectID, service string, 
 		}
 		_, err := e.cli.VolumeRemove(call, v.Name, client.VolumeRemoveOptions{})
 		switch {
-		case err == nil || notFound(err):
+		case err == nil || e.notFound(err):
 		case e.conflict(err):
 			problems = append(problems, &runtime.Fault{Code: "stop_failed", Hint: e.name + " ps -a --filter volume=" + v.Name, Err: fmt.Errorf("volume %s is in use by a container", v.Name)})
 		default:

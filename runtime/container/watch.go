@@ -197,8 +197,6 @@ func (r *Runtime) event(e *engine, m events.Message) {
 		i.sawEnd()
 		code, err := strconv.Atoi(m.Actor.Attributes["exitCode"])
 		r.died(i, exitOf(code, at), err == nil)
-	case action == e.dialect.stops:
-		i.leaves()
 	case action == e.dialect.removed:
 		i.sawEnd()
 		i.finish(runtime.Exit{At: at, Reason: removedByOther})
@@ -236,34 +234,31 @@ const (
 	outOfMemory    = "killed by the kernel for memory"
 )
 
-// removalTime is how long the event of a removal may take after that of the end.
+// removalTime is how long after its end a container may be removed as a part of
+// the same.
 const removalTime = time.Second
 
-// died settles how an instance ended. Only an end that was not ours, and may
-// be part of a removal, needs another look: at who or what brought it about.
+// died settles how an instance ended. Only an end that was not ours, and may be
+// part of a removal, needs another look: at who or what brought it about.
 func (r *Runtime) died(i *instance, exit runtime.Exit, known bool) {
 	exit.Known = known
-	if i.isLeaving() {
-		r.running.Go(func() {
-			late := time.NewTimer(removalTime)
-			defer late.Stop()
-			select {
-			case <-late.C:
-				i.finish(exit)
-			case <-i.ended:
-			case <-r.life.Done():
-			}
-		})
-		return
-	}
-	if known && (exit.Signal != "SIGKILL" || i.wasKilled()) {
+	removal := i.e.dialect.asksFirst && !i.wasAsked()
+	if known && !removal && (exit.Signal != "SIGKILL" || i.wasKilled()) {
 		i.finish(exit)
 		return
 	}
 	r.running.Go(func() {
 		state, err := i.state(r.life)
+		// An engine answers when a removal that is under way is over. There are
+		// moments between its steps.
+		if err == nil && removal && (i.e.alive(state.Status) || exit.Signal != "") {
+			if !i.outlasts(removalTime) {
+				return
+			}
+			state, err = i.state(r.life)
+		}
 		switch {
-		case notFound(err):
+		case i.e.notFound(err):
 			exit.Reason = removedByOther
 		case err != nil: // the event said enough
 		case state.Status == container.StateRemoving || state.Dead:
