@@ -153,6 +153,21 @@ func (s *Service) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// Without takes a program away from the service, by its path.
+func (s *Service) Without(ctx context.Context, program string) error {
+	const without = `set -e
+of=$(dirname "$1")
+others=$(mktemp -d -p "$0")
+cp -a "$of/." "$others"
+rm "$others/$(basename "$1")"
+mount --bind "$others" "$of"`
+	hide := exec.CommandContext(ctx, "nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", s.holder.Process.Pid), "sh", "-c", without, s.dir, program)
+	if out, err := hide.CombinedOutput(); err != nil {
+		return fmt.Errorf("hide %s: %w: %s", program, err, out)
+	}
+	return nil
+}
+
 // As is the beginning of a command that a user executes.
 func As(user int) []string {
 	id := strconv.Itoa(user)

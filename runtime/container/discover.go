@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
 	"strings"
@@ -315,7 +316,11 @@ func dialable(ctx context.Context, p place, network, address string) error {
 		_ = c.Close()
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
-		return unavailable(p, fmt.Sprintf("is not installed or not running: there is no %s", address), hintInstall(p))
+		what := "is not installed or not running"
+		if _, err := exec.LookPath(p.engine); err == nil && p.engine == namePodman {
+			what = "is installed, and its service is not running"
+		}
+		return unavailable(p, what+": there is no "+address, hintInstall(p))
 	case errors.Is(err, fs.ErrPermission):
 		return unavailable(p, fmt.Sprintf("refuses you: no permission to open %s", address), hintPermission(p))
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTSOCK):
@@ -357,11 +362,31 @@ func hintInstall(p place) string {
 	case strings.HasPrefix(p.source, "docker context"):
 		return "docker context use default"
 	case p.engine == namePodman:
-		return "systemctl --user start podman.socket"
+		if _, err := exec.LookPath(namePodman); err == nil {
+			return hintService(p, "start")
+		}
+		if goruntime.GOOS == "darwin" {
+			return "brew install podman; podman machine init; podman machine start"
+		}
+		return "sudo apt-get install podman"
 	case goruntime.GOOS == "darwin":
 		return "brew install --cask docker, and open -a Docker"
 	}
 	return "install Docker: sudo apt-get install docker.io, or https://docs.docker.com/engine/install"
+}
+
+// hintService is how the Podman service at a place is brought about.
+func hintService(p place, verb string) string {
+	path := strings.TrimPrefix(p.host, "unix://")
+	switch {
+	case goruntime.GOOS == "darwin":
+		return "podman machine start"
+	case noSystemd() || filepath.Base(path) != "podman.sock" || filepath.Base(filepath.Dir(path)) != "podman":
+		return "podman system service --time=0 " + p.host + " &"
+	case filepath.Dir(path) == "/run/podman":
+		return "sudo systemctl " + verb + " podman.socket"
+	}
+	return "systemctl --user " + verb + " podman.socket"
 }
 
 func hintPermission(p place) string {
@@ -374,7 +399,7 @@ func hintPermission(p place) string {
 func hintRestart(p place) string {
 	switch {
 	case p.engine == namePodman:
-		return "systemctl --user restart podman.socket"
+		return hintService(p, "restart")
 	case goruntime.GOOS == "darwin":
 		return "open -a Docker"
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,6 +73,39 @@ func TestEachWayToHaveNoEngineHasItsOwnMessageAndRemedy(t *testing.T) {
 			}
 			if fault := new(runtime.Fault); !errors.As(err, &fault) || fault.Code != "engine_unavailable" || !strings.Contains(fault.Hint, test.hint) {
 				t.Errorf("fault = %+v; want engine_unavailable and a hint with %q", fault, test.hint)
+			}
+		})
+	}
+}
+
+func TestPodmanThatDoesNotRunHasACommandThatStartsIt(t *testing.T) {
+	t.Parallel()
+	_, missing := exec.LookPath("podman")
+	run := sockets(t)
+	if _, err := os.Stat("/run/podman/podman.sock"); err == nil {
+		t.Skip("this machine has a Podman service of its own")
+	}
+	for _, test := range []struct {
+		name, variable, value, socket string
+		hints                         []string // with systemd or without
+	}{
+		{"named", "CONTAINER_HOST", "unix:///no/such/podman.sock", "/no/such/podman.sock", []string{"podman system service --time=0 unix:///no/such/podman.sock &"}},
+		{"one's own", "XDG_RUNTIME_DIR", run, run + "/podman/podman.sock",
+			[]string{"systemctl --user start podman.socket", "podman system service --time=0 unix://" + run + "/podman/podman.sock &"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := container.New(container.Options{Engine: "podman", Getenv: environment(map[string]string{test.variable: test.value})})
+			defer r.Close()
+			_, err := r.List(t.Context(), "nobody")
+			fault := new(runtime.Fault)
+			if !errors.As(err, &fault) || fault.Code != "engine_unavailable" || !strings.Contains(err.Error(), "there is no "+test.socket) {
+				t.Fatalf("List = %v; want engine_unavailable with %s", err, test.socket)
+			}
+			if missing != nil {
+				test.hints = []string{"sudo apt-get install podman", "brew install podman; podman machine init; podman machine start"}
+			}
+			if !slices.Contains(test.hints, fault.Hint) {
+				t.Errorf("hint = %q; want one of %q", fault.Hint, test.hints)
 			}
 		})
 	}

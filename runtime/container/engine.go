@@ -52,6 +52,7 @@ type dialect struct {
 	logs      container.LogConfig        // so that the engine's own copy of the output stays small
 	limits    func() []*container.Ulimit // that a container must not exceed; nil where the engine sees to that
 	lazy      bool                       // the gateway of a network is there only with the network's first container
+	nameless  string                     // said where containers do not find each other by name; empty is never
 	unchecked func() bool                // health checks are run by nobody unless they are asked for; nil is never
 }
 
@@ -76,6 +77,8 @@ var dialects = map[string]dialect{
 		logs:      container.LogConfig{Type: "k8s-file", Config: map[string]string{"max-size": strconv.Itoa(kept)}},
 		limits:    allowed,
 		lazy:      true,
+		nameless: "containers of this project do not find each other by name, because Podman's aardvark-dns is missing" +
+			" (sudo apt-get install aardvark-dns; locald down; locald up)",
 		unchecked: noSystemd,
 	},
 }

@@ -9,6 +9,8 @@ import (
 	goruntime "runtime"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -186,6 +188,22 @@ func (e *engine) removeNetwork(ctx context.Context, name string) error {
 // here reports whether the engine's networks are this host's own.
 func (e *engine) here() bool {
 	return goruntime.GOOS == "linux" && !e.rootless && strings.HasPrefix(e.place.host, "unix://")
+}
+
+// nobodyNames reports whether nothing listens for questions about names at a
+// network's gateway.
+func nobodyNames(ctx context.Context, gateway netip.Addr) bool {
+	c, err := new(net.Dialer).DialContext(ctx, "udp", netip.AddrPortFrom(gateway, 53).String())
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	if _, err := c.Write(make([]byte, 12)); err != nil { // a question of nothing
+		return false
+	}
+	_, err = c.Read(make([]byte, 512))
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func ofThisHost(address netip.Addr) bool {

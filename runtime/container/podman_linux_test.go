@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/locald/locald/hack/podman"
 	"github.com/locald/locald/runtime"
@@ -23,10 +24,12 @@ const ours = "|TestEntrypoint|TestStdoutAndStderr|TestALog|TestWhatCannotBeMount
 // TestPodman is the tests of this package over Podman.
 func TestPodman(t *testing.T) {
 	service := startPodman(t, podman.Start)
-	skip := "TestPodman|TestEachWayToHaveNoEngine|TestPermissionDenied|TestDiscover|TestTheChosenDockerContext"
+	const measures = "TestALineArrives" // time, and so alone
+	skip := measures + "|TestPodman|TestEachWayToHaveNoEngine|TestPermissionDenied|TestDiscover|TestTheChosenDockerContext"
 	if os.Getenv("LOCALD_TEST_FULL") == "" {
 		skip += ours
 	}
+	again(t, service, nil, os.Args[0], "-test.run", measures)
 	again(t, service, nil, os.Args[0], "-test.parallel=4", "-test.skip", "^("+skip+")")
 }
 
@@ -49,6 +52,38 @@ func TestPodmanRootless(t *testing.T) {
 	again(t, service, append(service.Environ(), networkVar+"=host"), as[0], append(as[1:], itself, "-test.run=^(TestSuite|TestANetworkThatRootless)")...)
 }
 
+// TestPodmanThatLacksWhatIsRecommended: Debian only recommends what containers of ours need.
+func TestPodmanThatLacksWhatIsRecommended(t *testing.T) {
+	service := startPodman(t, podman.Start)
+	for _, program := range []string{"/usr/lib/podman/aardvark-dns", "/usr/libexec/podman/catatonit"} {
+		if _, err := os.Stat(program); err != nil {
+			t.Skip(err)
+		}
+	}
+	if err := service.Without(t.Context(), "/usr/lib/podman/aardvark-dns"); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("DOCKER_HOST", service.Host()) // for what cleans up
+	noted := make(chan string, 1)
+	b := newBench(t, container.Options{Note: notes(noted)})
+	b.up(t, b.probe(t, "hold"))
+	select {
+	case text := <-noted:
+		if !strings.Contains(text, "apt-get install aardvark-dns") {
+			t.Errorf("noted %q", text)
+		}
+	case <-time.After(limit):
+		t.Error("nothing is said of names")
+	}
+	if err := service.Without(t.Context(), "/usr/libexec/podman/catatonit"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.Start(t.Context(), b.probe(t, "hold"))
+	if fault := new(runtime.Fault); !errors.As(err, &fault) || fault.Hint != "sudo apt-get install catatonit" {
+		t.Errorf("Start = %v; want a hint that installs catatonit", err)
+	}
+}
+
 // again runs this test's binary over a service.
 func again(t *testing.T, service *podman.Service, env []string, program string, args ...string) {
 	t.Helper()
@@ -62,8 +97,8 @@ func again(t *testing.T, service *podman.Service, env []string, program string, 
 	} else {
 		t.Log(text)
 	}
-	if !strings.Contains(string(out), "--- PASS: TestSuite/") {
-		t.Error("the suite did not run")
+	if !strings.Contains(string(out), "--- PASS: Test") {
+		t.Error("no test ran")
 	}
 }
 

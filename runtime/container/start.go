@@ -242,6 +242,13 @@ func (a *attempt) start(ctx context.Context, n *projectNetwork) error {
 		return err
 	}
 	a.i.show(found)
+	if n != nil && n.local && a.e.dialect.nameless != "" {
+		a.r.running.Go(func() {
+			if nobodyNames(a.r.life, n.gateway) {
+				out.note(a.e.dialect.nameless)
+			}
+		})
+	}
 	if a.i.Info().Healthcheck && a.e.dialect.unchecked != nil && a.e.dialect.unchecked() {
 		a.r.running.Go(func() { a.i.keepChecking(found.Config.Healthcheck.Interval) })
 	}
@@ -305,6 +312,8 @@ func (a *attempt) refused(err error) error {
 		return a.portTaken(err)
 	case strings.Contains(text, "bind source path does not exist"):
 		return invalid("config_invalid", "", "mount: %s", said(err))
+	case strings.Contains(text, "container-init binary"):
+		return &runtime.Fault{Code: codeUnavailable, Hint: "sudo apt-get install catatonit", Err: errors.New(said(err))}
 	case strings.Contains(text, "slirp4netns"), strings.Contains(text, "rootless netns"), strings.Contains(text, "pasta"):
 		return a.networkless(err)
 	case strings.Contains(text, "executable file not found"), strings.Contains(text, "exec: ") && strings.Contains(text, "no such file or directory"):

@@ -28,6 +28,10 @@ const pulse = 1500 * time.Millisecond
 // answers before it has subscribed.
 const replay = time.Second
 
+// errBroke is the error of a stream that an engine has ended which is there.
+// Podman does that at times. The next one tells what happened in between.
+var errBroke = errors.New("the engine ended the stream of its events")
+
 // watch is the state of the one event stream.
 type watch struct {
 	kick chan struct{} // try again now
@@ -105,7 +109,7 @@ func (r *Runtime) follow(e *engine, w *watch) {
 		if r.life.Err() != nil {
 			return
 		}
-		if w.set(err) {
+		if !errors.Is(err, errBroke) && w.set(err) {
 			r.options.Away(err)
 		}
 		select {
@@ -139,6 +143,9 @@ func (r *Runtime) subscribe(e *engine, up func()) error {
 		case m := <-stream.Messages:
 			r.event(e, m)
 		case err := <-stream.Err:
+			if e.ping(ctx) == nil {
+				return errBroke
+			}
 			return e.fault(ctx, "events", errOr(err))
 		case <-ctx.Done():
 			return e.fault(ctx, "events", ctx.Err())
