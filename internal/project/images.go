@@ -14,7 +14,7 @@ import (
 // ImageUse is an image that a service of the project is run from.
 type ImageUse struct {
 	Service string
-	Engine  string // as the project writes it: "auto"
+	Engine  string // AutoEngine while none was needed
 	Image   string // as the project writes it, references replaced
 	Last    time.Time
 }
