@@ -7,7 +7,7 @@ LINT := .cache/golangci-lint
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build ./locald
 	go build -trimpath -ldflags '$(LDFLAGS)' -o locald ./cmd/locald
@@ -45,6 +45,11 @@ soak: ## every cell of the large tests, then faults at random: make soak D=8h
 promises: ## every cell of every table, and docs/promises.md from it; hours
 	@hack/prove
 
+bench-engines: build ## containers: builtin beside the engines of this machine, for minutes
+	go run ./hack/testimages -load=false
+	@mkdir -p .cache
+	go run ./hack/benchengines -out .cache/engines.jsonl
+
 fuzz: ## every fuzz target for a minute; D=10m for longer
 	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
 		sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' $$file | while read -r target; do \
@@ -55,4 +60,4 @@ fuzz: ## every fuzz target for a minute; D=10m for longer
 clean: ## remove what was built
 	rm -rf locald .cache
 
-.PHONY: help build demo test check lint fmt golden soak promises fuzz clean
+.PHONY: help build demo test check lint fmt golden soak promises bench-engines fuzz clean
