@@ -36,7 +36,7 @@ func (s settings) builtin(ctx context.Context, dir string, images *served) (cont
 	if _, err := os.Stat(program); err != nil {
 		return nil, err
 	}
-	e := &builtinEngine{dir: dir, image: images.probe}
+	e := &builtinEngine{dir: dir, image: images.shell}
 	e.process = process.New(keeper.Options{Dir: dir, Owner: owner, Log: os.Stderr, Command: []string{program, "keeper"}})
 	e.runtime = builtin.New(builtin.Options{Dir: dir, Process: e.process, Program: []string{program}})
 	return e, e.runtime.Prepare(ctx, e.spec(own, 0), func(runtime.Progress) {})
@@ -48,7 +48,7 @@ func (e *builtinEngine) close(context.Context) error { return e.process.Close() 
 
 func (e *builtinEngine) spec(network network, port int) runtime.Spec {
 	spec := runtime.Spec{
-		Project: runtime.Project{ID: "bench", Name: "bench", Dir: "/"}, Service: "probe", Run: e.runs, Owner: owner,
+		Project: runtime.Project{ID: "bench", Name: "bench", Dir: "/"}, Service: "sh", Run: e.runs, Owner: owner,
 		Command: program, Log: filepath.Join(e.dir, "log"), Grace: 10 * time.Second,
 		Image: &runtime.Image{Name: e.image, Pull: runtime.PullMissing, Host: network == host},
 	}

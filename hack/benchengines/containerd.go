@@ -33,7 +33,7 @@ func newContainerd(ctx context.Context, dir string, images *served) (contestant,
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
-	e := &containerdEngine{socket: filepath.Join(dir, "containerd.sock"), image: images.probe}
+	e := &containerdEngine{socket: filepath.Join(dir, "containerd.sock"), image: images.shell}
 	config := filepath.Join(dir, "config.toml")
 	text := fmt.Sprintf(containerdConfig, filepath.Join(dir, "root"), filepath.Join(dir, "state"), e.socket)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -59,12 +59,12 @@ func (e *containerdEngine) ctr(args ...string) []string {
 
 func (e *containerdEngine) start(_ context.Context, network network) (container, error) {
 	e.runs++
-	c := &containerdContainer{e: e, id: fmt.Sprintf("probe-%d", e.runs)}
+	c := &containerdContainer{e: e, id: fmt.Sprintf("bench-%d", e.runs)}
 	args := []string{"run", "--rm"}
 	if network == host {
 		args = append(args, "--net-host")
 	}
-	args = append(args, e.image, c.id, "/probe")
+	args = append(args, e.image, c.id)
 	var err error
 	c.running, err = inForeground(exec.Command("ctr", e.ctr(append(args, program...)...)...))
 	return c, err

@@ -1,6 +1,6 @@
 // Command benchengines measures what makes containers side by side: the builtin
 // engine, Docker, Podman, containerd and runc, those of them that the machine
-// has. It starts and stops containers of a small static program, and pulls and
+// has. It starts and stops containers of a shell, and pulls and
 // unpacks an image of Postgres from a registry of its own.
 //
 //	make bench-engines

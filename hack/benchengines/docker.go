@@ -33,7 +33,7 @@ func (d dockerEngine) connect(ctx context.Context, images *served, where client.
 	if d.api, err = client.New(where); err != nil {
 		return nil, errors.Join(err, d.end())
 	}
-	d.image = images.probe
+	d.image = images.shell
 	if _, err = d.api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err == nil {
 		err = d.pull(ctx, d.image)
 	}

@@ -22,7 +22,7 @@ import (
 // served are the images, by their whole names, and the registry that has them.
 type served struct {
 	*faultregistry.Registry
-	probe, postgres string
+	shell, postgres string
 }
 
 // serve serves images of which no engine has any layer, since engines share
@@ -41,7 +41,7 @@ func serve() (*served, error) {
 		return nil, err
 	}
 	s := &served{Registry: registry}
-	if s.probe, err = s.push(all, "locald-test/probe:", "bench/probe:1"); err == nil {
+	if s.shell, err = s.push(all, "locald-test/shell:", "bench/shell:1"); err == nil {
 		s.postgres, err = s.push(all, "locald-test/postgres:", "bench/postgres:1")
 	}
 	if err != nil {

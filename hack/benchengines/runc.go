@@ -28,16 +28,11 @@ func newRunc(ctx context.Context, dir string, images *served) (contestant, error
 	if err != nil {
 		return nil, err
 	}
-	image, err := store.Pull(ctx, images.probe, oci.PullOptions{})
+	image, err := store.Pull(ctx, images.shell, oci.PullOptions{})
 	if err != nil {
 		return nil, err
 	}
 	e := &runcEngine{dir: dir}
-	for _, target := range []string{"proc", "dev", "sys"} {
-		if err := os.Mkdir(filepath.Join(image.Layers[0], target), 0o755); err != nil {
-			return nil, err
-		}
-	}
 	return e, errors.Join(e.bundle(ctx, own, image.Layers[0]), e.bundle(ctx, host, image.Layers[0]))
 }
 
@@ -65,7 +60,7 @@ func (e *runcEngine) bundle(ctx context.Context, network network, root string) e
 	if err := json.Unmarshal(text, &spec); err != nil {
 		return err
 	}
-	spec.Process["args"], spec.Process["terminal"] = append([]string{"/probe"}, program...), false
+	spec.Process["args"], spec.Process["terminal"] = program, false
 	spec.Root["path"] = root
 	namespaces := []map[string]string{{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}}
 	if network == own {
