@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strconv"
 
 	api "github.com/moby/moby/api/types/container"
@@ -14,11 +15,12 @@ import (
 
 // dockerEngine is driven through the Docker API: create, attach, start; stop;
 // remove. Output is read by attaching, which is sooner than from the engine's
-// logs. Its own network is the default bridge.
+// logs. Its own network is a bridge, as each project has one.
 type dockerEngine struct {
 	called string
 	api    *client.Client
 	image  string
+	bridge string
 	limits []*api.Ulimit
 	late   bool         // nothing can be attached to before it has started
 	end    func() error // of the service that is ours
@@ -34,8 +36,12 @@ func (d dockerEngine) connect(ctx context.Context, images *served, where client.
 		return nil, errors.Join(err, d.end())
 	}
 	d.image = images.shell
+	d.bridge = "benchengines-" + strconv.Itoa(os.Getpid())
 	if _, err = d.api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err == nil {
 		err = d.pull(ctx, d.image)
+	}
+	if err == nil {
+		_, err = d.api.NetworkCreate(ctx, d.bridge, client.NetworkCreateOptions{Driver: "bridge"})
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.api.Close(), d.end())
@@ -46,7 +52,8 @@ func (d dockerEngine) connect(ctx context.Context, images *served, where client.
 func (d *dockerEngine) name() string { return d.called }
 
 func (d *dockerEngine) close(ctx context.Context) error {
-	return errors.Join(d.forget(ctx, d.image), d.api.Close(), d.end())
+	_, err := d.api.NetworkRemove(ctx, d.bridge, client.NetworkRemoveOptions{})
+	return errors.Join(err, d.forget(ctx, d.image), d.api.Close(), d.end())
 }
 
 func (d *dockerEngine) start(ctx context.Context, network network) (container, error) {
@@ -59,7 +66,7 @@ func (d *dockerEngine) start(ctx context.Context, network network) (container, e
 		return nil, err
 	}
 	config := &api.Config{Image: d.image, Cmd: program}
-	hosts := &api.HostConfig{Resources: api.Resources{Ulimits: d.limits}}
+	hosts := &api.HostConfig{NetworkMode: api.NetworkMode(d.bridge), Resources: api.Resources{Ulimits: d.limits}}
 	if network == own {
 		config.ExposedPorts = ports.PortSet{inside: {}}
 		hosts.PortBindings = ports.PortMap{inside: {{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: strconv.Itoa(port)}}}
