@@ -21,6 +21,14 @@ func TestEndsAsItsProgramEnds(t *testing.T) {
 	})
 }
 
+// What is written over an image is deleted with the container, so the disk has
+// no part in it.
+func TestNothingIsSynced(t *testing.T) {
+	everybody(t, func(t *testing.T, w who) {
+		w.newBox(t, `while read -r what at kind options rest; do case "$at,$options" in /,*volatile*) echo "$kind";; esac; done </proc/mounts`).want("overlay\n", 0)
+	})
+}
+
 func TestWhoItIs(t *testing.T) {
 	everybody(t, func(t *testing.T, w who) {
 		b := w.newBox(t, `hostname; cat /etc/hostname; cat /etc/hosts; cat /etc/resolv.conf; echo "$HOME $HOSTNAME $PATH"; pwd; umask; stat -c %a /; cat /proc/sys/kernel/hostname; echo $$ | grep -c '^1$'`)

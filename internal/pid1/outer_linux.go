@@ -180,8 +180,10 @@ func (o *outer) follow(cmd *exec.Cmd, signals chan os.Signal) (int, *Error) {
 			o.end(fail(NetworkFailed, "network of the container", err))
 		}
 	}
-	err := cmd.Wait()
+	// The kernel takes milliseconds to take the namespaces apart, and as many to
+	// give up a packet socket.
 	cancel()
+	err := cmd.Wait()
 	o.serving.Wait()
 	return o.result(cmd, err)
 }

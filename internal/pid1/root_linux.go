@@ -81,7 +81,10 @@ func (s *Spec) mountOverlay() (root, error) {
 		names = append(names, strconv.Itoa(fd))
 	}
 	n := len(names) - 2
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(names[:n], ":"), names[n], names[n+1])
+	// Volatile: nobody has what is written here after a crash, so nothing needs to
+	// be on the disk. Without it the end of a container writes all that the host's
+	// file system still has to write.
+	options := fmt.Sprintf("volatile,lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(names[:n], ":"), names[n], names[n+1])
 	if s.UserXattr {
 		options += ",userxattr"
 	}
