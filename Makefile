@@ -9,8 +9,17 @@ LINT := .cache/golangci-lint
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+MAKER := runtime/builtin/maker.gz
+
 build: ## build ./locald
+ifeq ($(shell go env GOOS),linux)
+	@mkdir -p .cache
+	go build -trimpath -ldflags '-s -w' -o .cache/maker ./cmd/maker
+	@gzip -9nc .cache/maker >$(MAKER)
+	go build -trimpath -tags carried -ldflags '$(LDFLAGS)' -o locald ./cmd/locald
+else
 	go build -trimpath -ldflags '$(LDFLAGS)' -o locald ./cmd/locald
+endif
 
 demo: build ## start examples/shop and print its page's row count
 	@hack/demo
@@ -48,7 +57,7 @@ promises: ## every cell of every table, and docs/promises.md from it; hours
 bench-engines: build ## containers: builtin beside the engines of this machine, for minutes
 	go run ./hack/testimages -load=false
 	@mkdir -p .cache
-	go run ./hack/benchengines -out .cache/engines.jsonl
+	go run -tags carried ./hack/benchengines -out .cache/engines.jsonl
 
 fuzz: ## every fuzz target for a minute; D=10m for longer
 	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
@@ -58,6 +67,6 @@ fuzz: ## every fuzz target for a minute; D=10m for longer
 	done
 
 clean: ## remove what was built
-	rm -rf locald .cache
+	rm -rf locald .cache $(MAKER)
 
 .PHONY: help build demo test check lint fmt golden soak promises bench-engines fuzz clean

@@ -14,7 +14,7 @@ import (
 	"github.com/locald/locald/internal/cli"
 	"github.com/locald/locald/internal/daemon"
 	"github.com/locald/locald/internal/keeper"
-	"github.com/locald/locald/runtime/builtin"
+	"github.com/locald/locald/internal/maker"
 )
 
 // version is set by the linker: -X main.version=0.1.0.
@@ -29,7 +29,7 @@ func run(args []string) int {
 		return keeper.Main(args[1:])
 	}
 	if len(args) > 0 && args[0] == "container" {
-		return builtin.Main(args[1:])
+		return maker.Main(args[1:])
 	}
 	dir, err := os.Getwd()
 	if err != nil {

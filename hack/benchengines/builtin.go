@@ -16,8 +16,8 @@ import (
 )
 
 // builtinEngine is driven as the daemon drives it, and its output is read in the
-// log store, as "locald logs" does. The keeper and the containers' processes are
-// those of the program that was built.
+// log store, as "locald logs" does. The keeper is that of the program that was
+// built, and so is the maker of containers, which both carry.
 type builtinEngine struct {
 	process *process.Runtime
 	runtime *builtin.Runtime
@@ -38,7 +38,7 @@ func (s settings) builtin(ctx context.Context, dir string, images *served) (cont
 	}
 	e := &builtinEngine{dir: dir, image: images.shell}
 	e.process = process.New(keeper.Options{Dir: dir, Owner: owner, Log: os.Stderr, Command: []string{program, "keeper"}})
-	e.runtime = builtin.New(builtin.Options{Dir: dir, Process: e.process, Program: []string{program}})
+	e.runtime = builtin.New(builtin.Options{Dir: dir, Process: e.process})
 	return e, e.runtime.Prepare(ctx, e.spec(own, 0), func(runtime.Progress) {})
 }
 

@@ -4,7 +4,7 @@
 // unpacks an image of Postgres from a registry of its own.
 //
 //	make bench-engines
-//	go run ./hack/benchengines -locald ./locald -rounds 20 -only builtin,docker -out engines.jsonl
+//	go run -tags carried ./hack/benchengines -rounds 20 -only builtin,docker -out engines.jsonl
 //
 // It prints a table for people, medians with the least and the most, and writes
 // each measurement as a line of JSON. Contestants take turns within each round,

@@ -14,12 +14,12 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/locald/locald/runtime/builtin"
+	"github.com/locald/locald/internal/maker"
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "container" { // the builtin engine finds out whether it can
-		os.Exit(builtin.Main(os.Args[2:]))
+	if len(os.Args) > 1 && os.Args[1] == "container" { // the builtin engine tries whether it can, and without the tag makes them so
+		os.Exit(maker.Main(os.Args[2:]))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -41,7 +41,7 @@ type settings struct {
 
 func run(ctx context.Context) error {
 	var s settings
-	flag.StringVar(&s.locald, "locald", "./locald", "the locald whose builtin engine is measured")
+	flag.StringVar(&s.locald, "locald", "./locald", "the locald whose keeper is used")
 	flag.IntVar(&s.rounds, "rounds", 15, "how many containers each contestant starts in each network")
 	flag.IntVar(&s.pulls, "pulls", 5, "how often each pulls")
 	flag.StringVar(&s.only, "only", "", "names of contestants, separated by commas (default: all)")

@@ -33,6 +33,7 @@ var doors = map[string][]string{
 	"internal/layout":   {},
 	"internal/logs":     {},
 	"internal/manual":   {},
+	"internal/maker":    {"internal/network", "internal/pid1"},
 	"internal/network":  {},
 	"internal/oci":      {},
 	"internal/pid1":     {},
@@ -51,7 +52,8 @@ var doors = map[string][]string{
 		"internal/config", "internal/keeper", "internal/logs", "internal/postgres", "internal/project", "internal/sockets", "internal/state",
 	},
 	"internal/cli": {"ipc", "runtime", "internal/config", "internal/logs", "internal/state", "runtime/container", "internal/pid1"},
-	"cmd/locald":   {"ipc", "internal/cli", "internal/daemon", "internal/keeper", "runtime/builtin"},
+	"cmd/locald":   {"ipc", "internal/cli", "internal/daemon", "internal/keeper", "internal/maker"},
+	"cmd/maker":    {"internal/maker"},
 }
 
 // outside are folders that are not part of the house: examples, and programs

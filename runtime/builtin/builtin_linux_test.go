@@ -20,6 +20,7 @@ import (
 
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/logs"
+	"github.com/locald/locald/internal/maker"
 	"github.com/locald/locald/internal/oci"
 	"github.com/locald/locald/internal/pid1"
 	"github.com/locald/locald/runtime"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 		case "keeper":
 			os.Exit(keeper.Main(os.Args[2:]))
 		case "container":
-			os.Exit(builtin.Main(os.Args[2:]))
+			os.Exit(maker.Main(os.Args[2:]))
 		}
 	}
 	os.Exit(m.Run())
@@ -111,6 +112,45 @@ func TestSuite(t *testing.T) {
 		},
 		Output: output,
 	})
+}
+
+// TestTheMakerIsAsGood: what "make build" packs into locald makes containers.
+func TestTheMakerIsAsGood(t *testing.T) {
+	image := shellImage(t)
+	maker := filepath.Join(t.TempDir(), "maker")
+	build := exec.Command("go", "build", "-o", maker, "../../cmd/maker")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	text, err := os.ReadFile(maker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := runtime.Owner("maker")
+	r := open(t, owner)
+	builtin.Carry(r, text)
+	spec := runtime.Spec{
+		Project: runtime.Project{ID: "p", Name: "p", Dir: "/"}, Service: "s", Run: 1, Owner: owner, Log: t.TempDir(),
+		Command: []string{"sh", "-c", "echo made; exit 7"}, Image: &runtime.Image{Name: image},
+	}
+	if err := r.Prepare(t.Context(), spec, func(runtime.Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	in, err := r.Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exit, err := in.Wait(t.Context())
+	if err != nil || exit.Code != 7 || output(t, spec.Log) != "made\n" {
+		t.Errorf("%v, %v; it says %q", exit, err, output(t, spec.Log))
+	}
+	if err := in.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if made := builtin.MadeBy(r); !strings.HasPrefix(filepath.Base(made), "maker-") {
+		t.Errorf("it was made by %s", made)
+	}
 }
 
 // registryVar is set for a test that runs itself as an ordinary user: where the

@@ -23,7 +23,7 @@ type Options struct {
 	Process *process.Runtime // runs the containers, and says whose they are
 	Images  oci.Options
 
-	// Program is argv of a locald; empty is this program.
+	// Program is argv of a locald; empty is this program, or what it carries.
 	Program []string
 
 	// Note puts a sentence about a run into its log; nil: nobody reads.
@@ -36,6 +36,8 @@ type Runtime struct {
 	options Options
 	pulls   pulls
 
+	unpacking sync.Mutex
+	carried   []byte // the maker, packed, while it is used; guarded by unpacking
 	trying    sync.Mutex
 	supported bool // this machine lets us; guarded by trying
 
@@ -46,7 +48,7 @@ type Runtime struct {
 
 // New returns a runtime. Nothing is made on disk yet.
 func New(o Options) *Runtime {
-	return &Runtime{options: o, live: map[runtime.RunID]*instance{}}
+	return &Runtime{options: o, carried: carried, live: map[runtime.RunID]*instance{}}
 }
 
 // Kind is Container.

@@ -151,13 +151,9 @@ func (r *Runtime) command(made pid1.Spec) ([]string, error) {
 	if err != nil {
 		return nil, containerFault(runtime.Spec{}, err)
 	}
-	program := r.options.Program
-	if len(program) == 0 {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, fmt.Errorf("find locald's own file: %w", err)
-		}
-		program = []string{self}
+	program, err := r.program()
+	if err != nil {
+		return nil, err
 	}
 	return append(slices.Clone(program), "container", argument), nil
 }

@@ -1,4 +1,4 @@
-package builtin
+package maker
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"github.com/locald/locald/internal/pid1"
 )
 
-// Main is the hidden command "locald container".
+// Main is the hidden command "locald container", and returns the exit status.
 func Main(args []string) int { return pid1.Main(args, userSpace{}) }
 
 // userSpace is internal/network as pid1 takes it.

@@ -1,0 +1,24 @@
+package builtin
+
+import (
+	"bytes"
+	"compress/gzip"
+)
+
+// Carry has r carry a maker.
+func Carry(r *Runtime, program []byte) {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, _ = w.Write(program) // into memory
+	_ = w.Close()
+	r.carried = packed.Bytes()
+}
+
+// MadeBy is the program that makes the containers of r.
+func MadeBy(r *Runtime) string {
+	program, err := r.program()
+	if err != nil {
+		return err.Error()
+	}
+	return program[0]
+}
