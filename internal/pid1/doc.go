@@ -26,6 +26,14 @@
 // Anybody else gets one in which a single user of the container is the user
 // himself, so that all files stay his own.
 //
+// # Containers of an engine
+//
+// With Engine in its Spec the outer process makes no container but only its
+// network namespace, and waits. An engine makes the container in that namespace,
+// with our program as its first process (Guest). That is the inner process: it
+// comes to the outer one, gets environment and standard streams, and is from then
+// on like any other. Root and limits are the engine's to make.
+//
 // # The directory of a container
 //
 //	status     how the start ended, written once; Ready reads it
@@ -33,6 +41,12 @@
 //	control    the socket of Exec
 //	upper      what the container has written
 //	work       the overlay's own
+//
+// And of one that an engine makes, instead of the last two:
+//
+//	outer      the socket on which the inner process is waited for
+//	network    a link to the network namespace, made once it is waited for
+//	hosts, hostname, resolv.conf
 //
 // # What holds a program in
 //

@@ -128,18 +128,18 @@ func (r *Running) Close() error {
 	return r.conn.Close()
 }
 
-// listenIn makes the control socket. A socket's name is short; the directory's
+// listenIn makes a socket. Its whole name is short; the directory's
 // may be long, so it goes through a descriptor.
-func listenIn(dir string) (*net.UnixListener, error) {
+func listenIn(dir, name string) (*net.UnixListener, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	if err := os.Remove(filepath.Join(dir, controlName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: at(int(d.Fd())) + "/" + controlName})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: at(int(d.Fd())) + "/" + name})
 	if err != nil {
 		return nil, err
 	}

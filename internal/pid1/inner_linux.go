@@ -38,7 +38,8 @@ type order struct {
 type report struct {
 	Link    bool   `json:"link,omitempty"` // comes with the descriptor of the network
 	Started bool   `json:"started,omitempty"`
-	Ended   bool   `json:"ended,omitempty"` // the program has; our own status tells how
+	Ended   bool   `json:"ended,omitempty"` // the program has
+	Code    int    `json:"code,omitempty"`  // with which status, as our own one tells as well
 	Error   *Error `json:"error,omitempty"`
 }
 
@@ -85,13 +86,30 @@ func inside(n Network) int {
 		return ExitFailed // there is to be no container, as the outer process says itself
 	}
 	if err != nil || os.Getpid() != 1 {
-		fmt.Fprintln(os.Stderr, "locald: container: is for locald itself: locald up starts containers")
-		return ExitFailed
+		return notForPeople()
 	}
-	c := &inner{outer: outer, spec: h.Spec, env: splitNUL(h.Env), rootless: h.Rootless, proceed: make(chan struct{}), lost: make(chan struct{})}
+	var control *os.File
 	if len(files) == 1 {
-		c.control = files[0]
+		control = files[0]
 	}
+	return newInner(outer, h, control).run(h, n, signals)
+}
+
+func notForPeople() int {
+	fmt.Fprintln(os.Stderr, "locald: container: is for locald itself: locald up starts containers")
+	return ExitFailed
+}
+
+func newInner(outer connection, h hello, control *os.File) *inner {
+	return &inner{
+		outer: outer, control: control, spec: h.Spec, env: splitNUL(h.Env), rootless: h.Rootless,
+		proceed: make(chan struct{}), lost: make(chan struct{}),
+	}
+}
+
+// run is the container, from its making to its end.
+func (c *inner) run(h hello, n Network, signals chan os.Signal) int {
+	outer := c.outer
 	go c.listen()
 	ended, err := c.start(h, n)
 	if err != nil {
@@ -106,7 +124,7 @@ func inside(n Network) int {
 	for {
 		select {
 		case code := <-ended:
-			_ = outer.send(report{Ended: true})
+			_ = outer.send(report{Ended: true, Code: code})
 			return code
 		case <-c.lost:
 			return 128 + int(unix.SIGKILL)
@@ -165,16 +183,7 @@ func (c *inner) signal(sig unix.Signal) {
 // start makes the container, and starts the main program.
 func (c *inner) start(h hello, n Network) (<-chan int, error) {
 	unix.Umask(0o022)
-	// The kernel takes its time for the network and for the root, so both are made
-	// at once.
-	others := make(chan error, 1)
-	go func() { others <- c.apart(h, n) }()
-	made := sync.OnceValue(func() error { return <-others })
-	err := c.spec.makeRoot(c.rootless, made)
-	if e := made(); e != nil {
-		err = e
-	}
-	if err != nil {
+	if err := c.make(h, n); err != nil {
 		return nil, err
 	}
 	if h.Attach {
@@ -199,12 +208,31 @@ func (c *inner) start(h hello, n Network) (<-chan int, error) {
 	return ended, c.outer.send(report{Started: true})
 }
 
+// make makes what the main program runs in, of which an engine leaves us only the
+// launcher.
+func (c *inner) make(h hello, n Network) (err error) {
+	if c.spec.Engine {
+		c.launcher, err = launch(c.rootless, unmask)
+		return err
+	}
+	// The kernel takes its time for the network and for the root, so both are made
+	// at once.
+	others := make(chan error, 1)
+	go func() { others <- c.apart(h, n) }()
+	made := sync.OnceValue(func() error { return <-others })
+	err = c.spec.makeRoot(c.rootless, made)
+	if e := made(); e != nil {
+		err = e
+	}
+	return err
+}
+
 // apart makes what has nothing to do with the root.
 func (c *inner) apart(h hello, n Network) (err error) {
 	if err := c.network(h, n); err != nil {
 		return err
 	}
-	if c.launcher, err = launch(c.rootless); err != nil {
+	if c.launcher, err = launch(c.rootless, restrict); err != nil {
 		return forbidden("restrictions", err)
 	}
 	return nil

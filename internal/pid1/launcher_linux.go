@@ -47,13 +47,13 @@ type launcher struct {
 	forked   bool
 }
 
-// launch starts the thread.
-func launch(rootless bool) (*launcher, error) {
+// launch starts the thread, with the limits that it is to have.
+func launch(rootless bool, limits func() error) (*launcher, error) {
 	l := &launcher{rootless: rootless, tasks: make(chan func()), children: map[int]chan<- int{}}
 	ready := make(chan error)
 	go func() {
 		goruntime.LockOSThread() // for ever: nobody else may have this thread
-		err := restrict()
+		err := limits()
 		ready <- err
 		if err != nil {
 			return
@@ -86,10 +86,15 @@ func restrict() error {
 	if err := unix.Capset(&head, &sets[0]); err != nil {
 		return os.NewSyscallError("capset", err)
 	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
-		return os.NewSyscallError("sigmask", err)
+	if err := unmask(); err != nil {
+		return err
 	}
 	return confine()
+}
+
+// unmask lets all signals through.
+func unmask() error {
+	return os.NewSyscallError("sigmask", unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil))
 }
 
 // start returns once the program has been executed. Its exit status comes on

@@ -19,6 +19,9 @@ func Supported(string) error { return errLinux }
 // Ready reports that this is not Linux.
 func Ready(context.Context, string) error { return errLinux }
 
+// Offered reports that this is not Linux.
+func Offered(context.Context, string) (string, error) { return "", errLinux }
+
 // Running is a command that has been started, which is for Linux only.
 type Running struct{ Terminal *os.File }
 

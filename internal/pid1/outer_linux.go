@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,7 +21,7 @@ import (
 )
 
 // Main is the hidden command "locald container": with a Spec, the outer process
-// of a container, without one the inner. It returns the exit status. With no
+// of a container, without one, or with the word of Guest, the inner. It returns the exit status. With no
 // network, a container that does not have the host's has only its loopback
 // interface.
 func Main(args []string, n Network) int {
@@ -28,6 +29,9 @@ func Main(args []string, n Network) int {
 	case 0:
 		return inside(n)
 	case 1:
+		if args[0] == guestWord {
+			return join()
+		}
 		return outside(args[0], n)
 	}
 	fmt.Fprintln(os.Stderr, line(invalid("%d arguments", len(args))))
@@ -45,10 +49,13 @@ type outer struct {
 	network Network
 	gateway Gateway // nil without a network of its own that reaches anything
 	conn    connection
+	life    context.Context // of the network
+	leave   context.CancelFunc
 	serving sync.WaitGroup
 	served  chan error
 	started bool
 	ended   bool   // the program, of itself
+	code    int    // with which status
 	failure *Error // why it did not start, or had to end
 }
 
@@ -61,6 +68,7 @@ func outside(argument string, n Network) int {
 	// one stays.
 	goruntime.LockOSThread()
 	o := &outer{network: n, served: make(chan error, 1)}
+	o.life, o.leave = context.WithCancel(context.Background())
 	code, err := o.run(argument, signals)
 	if err == nil {
 		return code
@@ -79,6 +87,9 @@ func (o *outer) run(argument string, signals chan os.Signal) (int, *Error) {
 	if err := o.spec.check(); err != nil {
 		return 0, err
 	}
+	if o.spec.Engine {
+		return o.host(signals)
+	}
 	// It takes as long as all that we have to do before it is told anything.
 	cmd, conn, err := startInner(&o.spec)
 	if err != nil {
@@ -94,7 +105,17 @@ func (o *outer) run(argument string, signals chan os.Signal) (int, *Error) {
 	if o.gateway != nil {
 		defer o.gateway.Close()
 	}
-	return o.follow(cmd, signals)
+	o.follow(signals, cmd.Wait)
+	return o.result(cmd)
+}
+
+// attach reports whether the container has a network of its own that reaches
+// anything.
+func (o *outer) attach() bool { return o.network != nil && !o.spec.HostNetwork }
+
+// environ is the container's environment.
+func (o *outer) environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool { return slices.Contains(o.spec.Hide, nameOf(entry)) })
 }
 
 // instruct makes what the container needs on the host, and tells the inner
@@ -103,7 +124,7 @@ func (o *outer) instruct() *Error {
 	if err := o.spec.prepare(); err != nil {
 		return asError("directory "+o.spec.Dir, err)
 	}
-	control, err := listenIn(o.spec.Dir)
+	control, err := listenIn(o.spec.Dir, controlName)
 	if err != nil {
 		return fail(Failed, "control socket in "+o.spec.Dir, err)
 	}
@@ -113,7 +134,7 @@ func (o *outer) instruct() *Error {
 		return fail(Failed, "control socket in "+o.spec.Dir, err)
 	}
 	defer socket.Close()
-	h := hello{Spec: o.spec, Env: joinNUL(os.Environ()), Rootless: os.Geteuid() != 0, Attach: o.network != nil && !o.spec.HostNetwork}
+	h := hello{Spec: o.spec, Env: joinNUL(o.environ()), Rootless: os.Geteuid() != 0, Attach: o.attach()}
 	if h.Attach {
 		if err := o.open(); err != nil {
 			return err
@@ -128,7 +149,7 @@ func (o *outer) open() (e *Error) {
 	var err error
 	if o.gateway, err = o.network.Open(o.spec.Network); err != nil {
 		e = fail(NetworkFailed, "network of the container", err)
-		if errors.Is(err, unix.EADDRINUSE) {
+		if errors.Is(err, unix.EADDRINUSE) || IsKind(err, PortTaken) {
 			e.Kind = PortTaken
 		}
 	}
@@ -154,10 +175,9 @@ func (o *outer) listen(to chan<- news) {
 	}
 }
 
-// follow does what the inner process and our own callers want until it ends.
-func (o *outer) follow(cmd *exec.Cmd, signals chan os.Signal) (int, *Error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+// follow does what the inner process and our own callers want until it ends,
+// for which it waits. The network is served as long.
+func (o *outer) follow(signals chan os.Signal, wait func() error) {
 	reports := make(chan news)
 	go o.listen(reports)
 	for alive := true; alive; {
@@ -167,7 +187,7 @@ func (o *outer) follow(cmd *exec.Cmd, signals chan os.Signal) (int, *Error) {
 			if n.Started {
 				signal.Notify(signals) // before anybody is told that it runs
 			}
-			o.hear(ctx, n.report, n.files)
+			o.hear(n.report, n.files)
 		case s := <-signals:
 			if sig, ok := s.(syscall.Signal); ok && handed(sig) {
 				_ = o.conn.send(order{Signal: int(sig)}) // or it has ended
@@ -182,10 +202,9 @@ func (o *outer) follow(cmd *exec.Cmd, signals chan os.Signal) (int, *Error) {
 	}
 	// The kernel takes milliseconds to take the namespaces apart, and as many to
 	// give up a packet socket.
-	cancel()
-	err := cmd.Wait()
+	o.leave()
+	_ = wait() // the status tells
 	o.serving.Wait()
-	return o.result(cmd, err)
 }
 
 // end ends the container. What it still reports is heard.
@@ -195,26 +214,24 @@ func (o *outer) end(why *Error) {
 }
 
 // result is what becomes of us when the inner process has ended.
-func (o *outer) result(cmd *exec.Cmd, err error) (int, *Error) {
-	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+func (o *outer) result(cmd *exec.Cmd) (int, *Error) {
+	status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	switch {
-	case !ok:
-		return 0, asError("first process of the container", err)
 	case o.ended, o.started && status.Signaled():
 		return exitStatus(unix.WaitStatus(status)), nil
 	case o.failure != nil:
 		return 0, o.failure
 	}
-	return 0, &Error{Kind: Failed, What: "first process of the container", Why: fmt.Sprintf("ended, and did not say why: %v", err)}
+	return 0, silent(cmd.ProcessState.String())
 }
 
-func (o *outer) hear(ctx context.Context, r report, files []*os.File) {
+func silent(how string) *Error {
+	return &Error{Kind: Failed, What: "first process of the container", Why: "ended, and did not say why: " + how}
+}
+
+func (o *outer) hear(r report, files []*os.File) {
 	if r.Link && len(files) == 1 {
-		link := files[0]
-		o.serving.Go(func() {
-			defer link.Close()
-			o.served <- o.gateway.Serve(ctx, link)
-		})
+		o.serve(files[0])
 		_ = o.conn.send(order{Proceed: true})
 	}
 	if r.Started {
@@ -223,10 +240,20 @@ func (o *outer) hear(ctx context.Context, r report, files []*os.File) {
 			o.end(fail(Failed, "status in "+o.spec.Dir, err))
 		}
 	}
-	o.ended = o.ended || r.Ended
+	if r.Ended {
+		o.ended, o.code = true, r.Code
+	}
 	if r.Error != nil {
 		o.failure = r.Error
 	}
+}
+
+// serve serves the network that begins at link.
+func (o *outer) serve(link *os.File) {
+	o.serving.Go(func() {
+		defer link.Close()
+		o.served <- o.gateway.Serve(o.life, link)
+	})
 }
 
 // startInner starts the inner process in new namespaces, with a connection to
@@ -296,6 +323,9 @@ func (s *Spec) namespaces() *syscall.SysProcAttr {
 func (s *Spec) prepare() error {
 	if _, err := os.Lstat(filepath.Join(s.Dir, statusName)); err == nil {
 		return &Error{Kind: Invalid, What: "directory " + s.Dir, Why: "is another container's"}
+	}
+	if s.Engine {
+		return s.identify(s.Dir)
 	}
 	dirs := []string{s.upper(), s.work()}
 	if len(s.Layers) == 0 {

@@ -111,18 +111,22 @@ func (s *Spec) stage() error {
 	if err := unix.Mount("tmpfs", s.work(), "tmpfs", quiet, "mode=755"); err != nil {
 		return forbidden("mount in "+s.Dir, err)
 	}
+	return errors.Join(os.Mkdir(s.staged("root"), 0o755), s.identify(s.work()))
+}
+
+// identify writes the files that say who and where the container is.
+func (s *Spec) identify(dir string) error {
 	resolv := s.Resolv
 	if resolv == "" {
 		// A host without one resolves nothing either.
 		text, _ := os.ReadFile("/etc/resolv.conf")
 		resolv = string(text)
 	}
-	return errors.Join(
-		os.Mkdir(s.staged("root"), 0o755),
-		os.WriteFile(s.staged("hosts"), []byte(s.hosts()), 0o644),
-		os.WriteFile(s.staged("hostname"), []byte(s.hostname()+"\n"), 0o644),
-		os.WriteFile(s.staged("resolv.conf"), []byte(resolv), 0o644),
-	)
+	var problems []error
+	for i, text := range []string{s.hosts(), s.hostname() + "\n", resolv} {
+		problems = append(problems, os.WriteFile(filepath.Join(dir, identities[i]), []byte(text), 0o644))
+	}
+	return errors.Join(problems...)
 }
 
 func (s *Spec) upper() string             { return filepath.Join(s.Dir, "upper") }
@@ -229,9 +233,9 @@ func (r root) devices(rootless bool, group uint32) error {
 	return nil
 }
 
-// identity shows the files that say who and where the container is.
+// identity shows those files.
 func (r root) identity(s *Spec) error {
-	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+	for _, name := range identities {
 		if err := r.show(Mount{Source: s.staged(name), Target: "/etc/" + name}); err != nil {
 			return err
 		}

@@ -42,6 +42,13 @@ type Spec struct {
 	Tmpfs    []string `json:"tmpfs,omitempty"` // "TARGET" or "TARGET:OPTIONS", as Docker's --tmpfs
 	ReadOnly bool     `json:"read_only,omitempty"`
 
+	// Engine says that an engine makes the container, and starts the inner process
+	// in it as Guest says. Of the above, Layers, Mounts, Tmpfs, ReadOnly and the map
+	// of users are then the engine's to see to.
+	Engine bool `json:"engine,omitempty"`
+	// Hide names what is in the outer process's environment for its own sake.
+	Hide []string `json:"hide,omitempty"`
+
 	// HostNetwork leaves the container in the host's network.
 	HostNetwork bool `json:"host_network,omitempty"`
 	// Network is for the Network that Main has; nobody here reads it.

@@ -55,6 +55,11 @@ func ring(dir string) {
 // process that is killed before it could tell tells nothing: ctx should end with
 // it.
 func Ready(ctx context.Context, dir string) error {
+	return awaited(ctx, dir, func() (bool, error) { return readStatus(dir) })
+}
+
+// awaited asks at each ring of the bell whether what a directory tells is there.
+func awaited(ctx context.Context, dir string, told func() (bool, error)) error {
 	heard, err := bell(dir)
 	if err != nil {
 		return err
@@ -63,7 +68,7 @@ func Ready(ctx context.Context, dir string) error {
 	stop := context.AfterFunc(ctx, func() { _ = heard.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
-		done, err := readStatus(dir)
+		done, err := told()
 		if done || err != nil {
 			return err
 		}
