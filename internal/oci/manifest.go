@@ -143,6 +143,8 @@ func (c *session) manifest(ctx context.Context, s *Store, identifier string, tel
 		if want, err = hashOf(identifier); err != nil {
 			return nil, want, "", err
 		}
+	}
+	if byDigest && s.dir != "" { // else somebody else stores it
 		if content, err = s.blob(want); content != nil || err != nil {
 			return content, want, "", stored(err)
 		}

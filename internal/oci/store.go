@@ -37,6 +37,21 @@ type Options struct {
 	Stall time.Duration
 }
 
+// complete puts in what is not said.
+func (o Options) complete() Options {
+	o.Parallel = orElse(o.Parallel, 4)
+	o.Tries = orElse(o.Tries, 5)
+	o.Pause = orElse(o.Pause, time.Second/2)
+	o.Stall = orElse(o.Stall, 30*time.Second)
+	if o.Keychain == nil {
+		o.Keychain = authn.DefaultKeychain
+	}
+	if o.Transport == nil {
+		o.Transport = newTransport(o.Stall)
+	}
+	return o
+}
+
 // Store holds images below one directory. Its methods may be called
 // concurrently, and several stores, also of other processes, may share the
 // directory.
@@ -55,17 +70,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, options: o, boot: bootID()}
-	s.options.Parallel = orElse(o.Parallel, 4)
-	s.options.Tries = orElse(o.Tries, 5)
-	s.options.Pause = orElse(o.Pause, time.Second/2)
-	s.options.Stall = orElse(o.Stall, 30*time.Second)
-	if o.Keychain == nil {
-		s.options.Keychain = authn.DefaultKeychain
-	}
-	if o.Transport == nil {
-		s.options.Transport = newTransport(s.options.Stall)
-	}
+	s := &Store{dir: dir, options: o.complete(), boot: bootID()}
 	s.platform = thisMachine()
 	if o.Platform != nil {
 		s.platform = *o.Platform
