@@ -3,6 +3,7 @@ package builtin
 import (
 	"bytes"
 	"compress/gzip"
+	"strings"
 )
 
 // Carry has r carry a maker.
@@ -15,10 +16,4 @@ func Carry(r *Runtime, program []byte) {
 }
 
 // MadeBy is the program that makes the containers of r.
-func MadeBy(r *Runtime) string {
-	program, err := r.program()
-	if err != nil {
-		return err.Error()
-	}
-	return program[0]
-}
+func MadeBy(r *Runtime) string { return strings.Join(r.program(), " ") }

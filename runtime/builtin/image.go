@@ -2,11 +2,11 @@ package builtin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/locald/locald/internal/oci"
 	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/outer"
 )
 
 // image is the spec's image, pulled as the spec says.
@@ -45,20 +45,5 @@ func told(l *runtime.Layers, p oci.Progress) {
 
 // imageFault turns what the store says into the contract's.
 func (r *Runtime) imageFault(err error) error {
-	var known *oci.Error
-	if !errors.As(err, &known) {
-		return err
-	}
-	f := &runtime.Fault{Code: "image_pull", Hint: known.Hint, Err: known}
-	switch known.Kind {
-	case oci.InvalidReference:
-		f.Code, f.Kind = "config_invalid", runtime.ErrInvalid
-	case oci.NotFound, oci.Unauthorized, oci.NoPlatform, oci.Unsupported, oci.Unsafe:
-		f.Kind = runtime.ErrInvalid // somebody has to do something first
-	case oci.DiskFull:
-		f.Code, f.Hint = "disk_full", "locald images prune, and df -h "+r.imagesDir()
-	case oci.Storage:
-		f.Code = "internal"
-	}
-	return f
+	return outer.ImageFault(err, "locald images prune, and df -h "+r.imagesDir())
 }

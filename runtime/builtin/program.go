@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,20 +14,16 @@ import (
 )
 
 // program is argv of what makes containers. That is cmd/maker if this program
-// carries it, because it begins sooner, and otherwise this program, which does
+// carries it, because it begins sooner, and otherwise nothing: this program does
 // the same.
-func (r *Runtime) program() ([]string, error) {
+func (r *Runtime) program() []string {
 	if len(r.options.Program) > 0 {
-		return r.options.Program, nil
+		return r.options.Program
 	}
 	if path := r.maker(); path != "" {
-		return []string{path}, nil
+		return []string{path}
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find locald's own file: %w", err)
-	}
-	return []string{self}, nil
+	return nil
 }
 
 // maker is the carried one, as a file. Where it cannot be kept or executed once,

@@ -3,7 +3,6 @@ package builtin
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -11,6 +10,7 @@ import (
 	"github.com/locald/locald/internal/oci"
 	"github.com/locald/locald/internal/pid1"
 	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/outer"
 	"github.com/locald/locald/runtime/process"
 )
 
@@ -65,7 +65,7 @@ func (r *Runtime) Ping(context.Context) error {
 		return nil
 	}
 	if err := os.MkdirAll(r.options.Dir, 0o700); err != nil {
-		return unwritten(err)
+		return outer.Unwritten(err)
 	}
 	if err := pid1.Supported(r.options.Dir); err != nil {
 		return unsupported(err)
@@ -133,10 +133,10 @@ func (r *Runtime) Attach(ctx context.Context, ref runtime.Ref) (runtime.Instance
 	r.mu.Lock()
 	in := r.live[ref.Run]
 	r.mu.Unlock()
-	if in != nil && in.main == main {
+	if in != nil && in.Main() == main {
 		return in, nil
 	}
-	return newInstance(r, main, r.dirOf(ref.Run)), nil
+	return &instance{outer.New(main, r.dirOf(ref.Run)), r}, nil
 }
 
 // Start makes the container and returns once its main program is executed.
@@ -169,70 +169,29 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Instanc
 
 // start runs what makes the container, and waits until it is made.
 func (r *Runtime) start(ctx context.Context, spec runtime.Spec, image *oci.Image, made pid1.Spec) (*instance, error) {
-	if err := os.MkdirAll(made.Dir, 0o700); err != nil {
-		return nil, unwritten(err)
-	}
-	command, err := r.command(made)
+	o := r.outer()
+	o.Program = r.program()
+	c, err := o.Start(ctx, spec, &image.Config, made)
 	if err != nil {
 		return nil, err
 	}
-	outer := spec
-	outer.Image, outer.Command, outer.Dir = nil, command, "/"
-	outer.Env = environment(image, spec.Env)
-	if outer.StopSignal == "" {
-		outer.StopSignal = image.Config.StopSignal
+	if err := c.Ready(ctx); err != nil {
+		return nil, c.Abandon(ctx, spec, err)
 	}
-	main, err := r.options.Process.Start(ctx, outer)
-	if err != nil {
-		return nil, err
-	}
-	if err := ready(ctx, main, made.Dir); err != nil {
-		// Whatever there is of it ends, also when nobody waits any more.
-		stop := main.Stop(context.WithoutCancel(ctx), 0)
-		return nil, errors.Join(containerFault(spec, err), stop, main.Remove(context.WithoutCancel(ctx)))
-	}
-	in := newInstance(r, main, made.Dir)
-	in.healthcheck(image.Config.Healthcheck)
+	c.Check(image.Config.Healthcheck)
+	in := &instance{c, r}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.live[spec.ID()] = in
 	return in, nil
 }
 
-// ready returns once the main program is executed, or says why it is not.
-func ready(ctx context.Context, main runtime.Instance, dir string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if _, err := main.Wait(ctx); err == nil {
-			cancel()
-		}
-	}()
-	err := pid1.Ready(ctx, dir)
-	if err != nil && ctx.Err() != nil {
-		select {
-		case <-ended: // it may have said why it ended
-			done, over := context.WithCancel(context.Background())
-			over()
-			if last := pid1.Ready(done, dir); last == nil || !errors.Is(last, context.Canceled) {
-				return last
-			}
-		default:
-		}
-	}
-	return err
+func (r *Runtime) outer() outer.Options {
+	return outer.Options{Dir: r.options.Dir, Process: r.options.Process, Folder: "containers"}
 }
 
 // dirOf is where a container is made.
-func (r *Runtime) dirOf(id runtime.RunID) string {
-	project, service, run, ok := id.Split()
-	if !ok {
-		return filepath.Join(r.options.Dir, "containers", "unknown")
-	}
-	return filepath.Join(r.options.Dir, "containers", project, fmt.Sprintf("%s-%d", service, run))
-}
+func (r *Runtime) dirOf(id runtime.RunID) string { return r.outer().DirOf(id) }
 
 // discard deletes a container's directory and ends its lease.
 func (r *Runtime) discard(id runtime.RunID) error {
@@ -241,6 +200,17 @@ func (r *Runtime) discard(id runtime.RunID) error {
 		return err
 	}
 	return errors.Join(pid1.Remove(r.dirOf(id)), store.Release(string(id)))
+}
+
+// HasVolume reports whether a project, by its id, has a named volume.
+func (r *Runtime) HasVolume(_ context.Context, project, name string) (bool, error) {
+	return r.outer().Volumes().Has(project, name)
+}
+
+// RemoveVolumes deletes the named volumes of a project, by its id, that a
+// service made; those that do not exist are no error.
+func (r *Runtime) RemoveVolumes(_ context.Context, project, service string, names ...string) error {
+	return r.outer().Volumes().Remove(project, service, names...)
 }
 
 // Sweep deletes what is left of containers that are gone: nothing of the owner's

@@ -1,55 +1,25 @@
 package builtin
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 
-	"github.com/locald/locald/internal/network"
 	"github.com/locald/locald/internal/oci"
 	"github.com/locald/locald/internal/pid1"
 	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/outer"
 )
 
 // check finds what no container can be made of.
 func check(spec runtime.Spec) error {
-	image := spec.Image
-	if image == nil || image.Name == "" {
-		return invalid("", "%s: no image", spec.ID())
+	if err := outer.Check(spec); err != nil {
+		return err
 	}
-	for _, p := range image.Ports {
-		if p.Container < 1 || p.Container > 65535 || p.Host < 1 || p.Host > 65535 {
-			return invalid("", "port %d:%d is not between 1 and 65535", p.Host, p.Container)
-		}
-	}
-	for _, m := range image.Mounts {
-		if !path.IsAbs(m.Target) {
-			return invalid("", "mount %s: %q is not an absolute path in the container", m.Source, m.Target)
-		}
-		if !filepath.IsAbs(m.Source) {
-			continue
-		}
-		if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) {
-			return invalid("mkdir -p "+m.Source, "mount %s: there is no such file or directory on this host", m.Source)
-		} else if err != nil {
-			return invalid("", "mount %s: %v", m.Source, err)
-		}
-	}
-	if image.Memory != 0 || image.CPUs != 0 {
-		return invalid("delete memory and cpus, or engine = \"docker\"", "the builtin engine does not limit memory and cpus")
+	if spec.Image.Memory != 0 || spec.Image.CPUs != 0 {
+		return outer.Invalid("delete memory and cpus, or engine = \"docker\"", "the builtin engine does not limit memory and cpus")
 	}
 	return nil
-}
-
-func invalid(hint, format string, args ...any) error {
-	return &runtime.Fault{Code: "config_invalid", Hint: hint, Err: fmt.Errorf(format, args...), Kind: runtime.ErrInvalid}
 }
 
 // usual is the user of a container whose image asks for root, where an ordinary
@@ -59,143 +29,19 @@ const usual = 999
 
 // container turns a spec into what pid1 makes.
 func (r *Runtime) container(spec runtime.Spec, image *oci.Image, dir string) (pid1.Spec, error) {
-	made := pid1.Spec{
-		Dir: dir, Layers: image.Layers, UserXattr: r.store.UserXattr(),
-		Args: command(spec, image), Workdir: workdir(spec, image), Hostname: spec.Service,
-		Tmpfs: spec.Image.Tmpfs, ReadOnly: spec.Image.ReadOnly, HostNetwork: spec.Image.Host,
-	}
-	if len(made.Args) == 0 {
-		return made, invalid(`command = "…"`, "image %s names no command", spec.Image.Name)
-	}
-	asked := spec.Image.User
-	if asked == "" {
-		asked = image.Config.User
-	}
-	user, err := image.User(asked)
+	made, err := r.outer().Compose(spec, image)
 	if err != nil {
-		return made, invalid("", "user %q of image %s: %v", asked, spec.Image.Name, err)
+		return made, err
 	}
+	made.Dir, made.Layers, made.UserXattr = dir, image.Layers, r.store.UserXattr()
 	if os.Geteuid() != 0 {
-		if user.UID == 0 {
-			user = oci.User{UID: usual, GID: usual, Home: user.Home}
+		if made.User.UID == 0 {
+			made.User.UID, made.User.GID = usual, usual
 		}
-		user.Groups = nil
-		made.MapUID, made.MapGID = user.UID, user.GID
+		made.User.Groups = nil
+		made.MapUID, made.MapGID = made.User.UID, made.User.GID
 	}
-	made.User = pid1.User{UID: user.UID, GID: user.GID, Groups: user.Groups, Home: user.Home}
-	for _, m := range spec.Image.Mounts {
-		source := m.Source
-		if !filepath.IsAbs(source) {
-			if source, err = r.makeVolume(spec, m.Source); err != nil {
-				return made, err
-			}
-		}
-		made.Mounts = append(made.Mounts, pid1.Mount{Source: source, Target: m.Target, ReadOnly: m.ReadOnly})
-	}
-	return made, r.connect(&made, spec)
-}
-
-// connect gives the container its network.
-func (r *Runtime) connect(made *pid1.Spec, spec runtime.Spec) error {
-	if spec.Image.Host {
-		made.Hosts = []pid1.HostsEntry{{Address: "127.0.0.1", Names: []string{network.HostName}}}
-		return nil
-	}
-	c := network.Config{Name: spec.Service, Dir: filepath.Join(r.options.Dir, "networks", spec.Project.ID), Reach: spec.Image.Reach}
-	for _, p := range spec.Image.Ports {
-		c.Ports = append(c.Ports, network.Port{Host: p.Host, Container: p.Container})
-	}
-	text, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	made.Network, made.Address, made.Resolv = text, network.Address, network.ResolvConf()
-	return nil
-}
-
-// command is what the container executes, as Docker puts it together: an
-// entrypoint that is written replaces the image's, and its CMD too.
-func command(spec runtime.Spec, image *oci.Image) []string {
-	entrypoint, arguments := image.Config.Entrypoint, image.Config.Cmd
-	if spec.Image.Entrypoint != nil {
-		entrypoint, arguments = spec.Image.Entrypoint, nil
-	}
-	if len(spec.Command) > 0 {
-		arguments = spec.Command
-	}
-	return slices.Concat(entrypoint, arguments)
-}
-
-func workdir(spec runtime.Spec, image *oci.Image) string {
-	if spec.Image.Workdir != "" {
-		return path.Join("/", image.Config.WorkingDir, spec.Image.Workdir)
-	}
-	return image.Config.WorkingDir
-}
-
-// environment is the image's and then the spec's. Like every engine it sees to a
-// PATH.
-func environment(image *oci.Image, own []string) []string {
-	all := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	for _, v := range slices.Concat(image.Config.Env, own) {
-		name, _, _ := strings.Cut(v, "=")
-		all = slices.DeleteFunc(all, func(before string) bool { return strings.HasPrefix(before, name+"=") })
-		all = append(all, v)
-	}
-	return all
-}
-
-// command is argv of the process that makes the container.
-func (r *Runtime) command(made pid1.Spec) ([]string, error) {
-	argument, err := made.Argument()
-	if err != nil {
-		return nil, containerFault(runtime.Spec{}, err)
-	}
-	program, err := r.program()
-	if err != nil {
-		return nil, err
-	}
-	return append(slices.Clone(program), "container", argument), nil
-}
-
-// containerFault turns what pid1 says into the contract's.
-func containerFault(spec runtime.Spec, err error) error {
-	var known *pid1.Error
-	if !errors.As(err, &known) {
-		return err
-	}
-	f := &runtime.Fault{Code: "internal", Hint: known.Hint, Err: known}
-	switch known.Kind {
-	case pid1.NotFound, pid1.NotExecutable:
-		f.Code, f.Kind = "command_missing", runtime.ErrInvalid
-	case pid1.WorkdirFailed:
-		f.Code, f.Kind = "workdir_missing", runtime.ErrInvalid
-	case pid1.Invalid, pid1.MountFailed:
-		f.Code, f.Kind = "config_invalid", runtime.ErrInvalid
-	case pid1.Forbidden:
-		f.Code, f.Kind = "engine_unavailable", runtime.ErrUnavailable
-	case pid1.PortTaken:
-		f.Code = "port_taken"
-		if port := takenOf(spec, known.Why); port != 0 {
-			f.Hint = "ss -ltnp 'sport = :" + strconv.Itoa(port) + "'"
-			f.Err = fmt.Errorf("port %d on 127.0.0.1 is taken", port)
-		}
-	}
-	return f
-}
-
-// takenOf is the port of the spec that a complaint is about; 0 when it is about
-// something else.
-func takenOf(spec runtime.Spec, why string) int {
-	if spec.Image == nil {
-		return 0
-	}
-	for _, p := range spec.Image.Ports {
-		if strings.Contains(why, "127.0.0.1:"+strconv.Itoa(p.Host)+":") {
-			return p.Host
-		}
-	}
-	return 0
+	return made, nil
 }
 
 // unsupported is pid1's reason as that of an engine that is not there.
@@ -207,14 +53,6 @@ func unsupported(err error) error {
 	var known *pid1.Error
 	if errors.As(err, &known) {
 		f.Hint = known.Hint
-	}
-	return f
-}
-
-func unwritten(err error) error {
-	f := &runtime.Fault{Code: "internal", Err: fmt.Errorf("container: %w", err)}
-	if errors.Is(err, fs.ErrPermission) {
-		f.Code = "permission_denied"
 	}
 	return f
 }

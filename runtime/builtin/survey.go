@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/runtime/outer"
 )
 
 // What there is of containers in a state directory.
@@ -40,7 +41,7 @@ func Survey(dir string) []Made {
 		made = append(made, Made{Kind: MadeContainer, Path: path, Project: project, Service: service, Run: id})
 	}
 	for _, path := range below(filepath.Join(dir, "volumes")) {
-		maker, _ := os.ReadFile(filepath.Join(path, volumeMaker)) // empty where its making was cut off
+		maker, _ := os.ReadFile(filepath.Join(path, outer.VolumeMaker)) // empty where its making was cut off
 		made = append(made, Made{Kind: MadeVolume, Path: path, Name: filepath.Base(path), Project: filepath.Base(filepath.Dir(path)), Service: string(maker)})
 	}
 	return made
