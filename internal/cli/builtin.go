@@ -15,8 +15,8 @@ import (
 	"github.com/locald/locald/ipc"
 )
 
-// runInBuiltin is runInContainer where there is no engine.
-func (a *app) runInBuiltin(ctx context.Context, target ipc.Target, command []string, noTerminal bool) error {
+// runInOurs is runInContainer where the first process of the container is ours.
+func (a *app) runInOurs(ctx context.Context, target ipc.Target, command []string, noTerminal bool) error {
 	c := pid1.Command{Args: command, Env: target.Env, Workdir: target.Dir}
 	in, tty := a.terminal()
 	if tty = tty && !noTerminal; tty {

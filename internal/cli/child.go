@@ -185,8 +185,8 @@ func childStatus(name string, err error) error {
 // runInContainer runs a command in a container, with a terminal of its own
 // when we have one.
 func (a *app) runInContainer(ctx context.Context, target ipc.Target, command []string, noTerminal bool) error {
-	if target.Engine == "builtin" {
-		return a.runInBuiltin(ctx, target, command, noTerminal)
+	if target.Engine == "builtin" || target.Engine == "containerd" {
+		return a.runInOurs(ctx, target, command, noTerminal)
 	}
 	in, tty := a.terminal()
 	tty = tty && !noTerminal

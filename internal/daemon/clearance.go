@@ -14,6 +14,7 @@ import (
 	"github.com/locald/locald/restore"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/runtime/builtin"
+	"github.com/locald/locald/runtime/containerd"
 )
 
 // clearance is whether anything that an earlier daemon left is left in one
@@ -40,7 +41,8 @@ func (d *Daemon) clear(ctx context.Context, rt runtime.Runtime) error {
 	if c.given {
 		return nil
 	}
-	if _, made := rt.(*builtin.Runtime); made { // its containers are processes
+	switch rt.(type) {
+	case *builtin.Runtime, *containerd.Runtime: // processes stand for their containers
 		if err := d.clear(ctx, d.process); err != nil {
 			return err
 		}

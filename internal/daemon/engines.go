@@ -13,6 +13,7 @@ import (
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/runtime/builtin"
 	"github.com/locald/locald/runtime/container"
+	"github.com/locald/locald/runtime/containerd"
 )
 
 // engine is an engine as the daemon holds it.
@@ -44,8 +45,15 @@ func (d *Daemon) engine(name string) engine {
 
 // newEngine makes the runtime of an engine. It asks nobody.
 func (d *Daemon) newEngine(name string) engine {
-	if name == builtin.Name {
+	switch name {
+	case builtin.Name:
 		return builtin.New(builtin.Options{Dir: d.options.Places.Dir, Process: d.process})
+	case containerd.Name:
+		var c *containerd.Runtime
+		c = containerd.New(containerd.Options{
+			Owner: d.machine.Owner, Dir: d.options.Places.Dir, Process: d.process, Away: func(err error) { d.away(c, err) },
+		})
+		return c
 	}
 	var c *container.Runtime
 	c = container.New(container.Options{

@@ -20,7 +20,9 @@ const module = "github.com/locald/locald"
 var doors = map[string][]string{
 	"runtime":             {},
 	"runtime/process":     {"runtime", "internal/keeper", "internal/sockets"},
-	"runtime/builtin":     {"runtime", "runtime/process", "internal/network", "internal/oci", "internal/pid1"},
+	"runtime/builtin":     {"runtime", "runtime/outer", "runtime/process", "internal/network", "internal/oci", "internal/pid1"},
+	"runtime/containerd":  {"runtime", "runtime/outer", "runtime/process", "internal/keeper", "internal/oci", "internal/pid1"},
+	"runtime/outer":       {"runtime", "runtime/process", "internal/network", "internal/oci", "internal/pid1"},
 	"runtime/container":   {"runtime", "internal/keeper"},
 	"runtime/runtimetest": {"runtime", "hack/faultregistry"},
 	"supervisor":          {"runtime"},
@@ -48,7 +50,7 @@ var doors = map[string][]string{
 		"internal/postgres", "internal/probe", "internal/state",
 	},
 	"internal/daemon": {
-		"ipc", "restore", "runtime", "runtime/builtin", "runtime/container", "runtime/process", "supervisor",
+		"ipc", "restore", "runtime", "runtime/builtin", "runtime/container", "runtime/containerd", "runtime/process", "supervisor",
 		"internal/config", "internal/keeper", "internal/logs", "internal/postgres", "internal/project", "internal/sockets", "internal/state",
 	},
 	"internal/cli": {"ipc", "runtime", "internal/config", "internal/logs", "internal/state", "runtime/container", "internal/pid1"},

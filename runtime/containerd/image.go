@@ -62,7 +62,7 @@ func absent(spec runtime.Spec) error {
 func (e *engine) image(ctx context.Context, text string) (*image, error) {
 	name, err := oci.FullName(text)
 	if err != nil {
-		return nil, outer.ImageFault(err)
+		return nil, imageFault(err)
 	}
 	found, err := e.GetImage(ctx, name)
 	if errdefs.IsNotFound(native(err)) {
@@ -99,11 +99,16 @@ func (e *engine) configOf(ctx context.Context, found client.Image) (unpacked boo
 	return unpacked, config, json.Unmarshal(text, &config)
 }
 
+// imageFault is what is said of images as the contract's.
+func imageFault(err error) error {
+	return outer.ImageFault(err, "ctr -n "+Namespace+" images ls, and df -h")
+}
+
 // pull brings an image, and goes on from what came before.
 func (e *engine) pull(ctx context.Context, text string, o oci.Options, report func(runtime.Progress)) error {
 	name, err := oci.FullName(text)
 	if err != nil {
-		return outer.ImageFault(err)
+		return imageFault(err)
 	}
 	p := &pull{engine: e, layers: runtime.NewLayers(text, report)}
 	if p.registry, err = oci.Dial(ctx, text, o, p.again); err == nil {
@@ -114,7 +119,7 @@ func (e *engine) pull(ctx context.Context, text string, o oci.Options, report fu
 	if err == nil {
 		p.layers.Finish()
 	}
-	return outer.ImageFault(err)
+	return imageFault(err)
 }
 
 // pull is one image on its way. containerd's client asks it for what it needs.

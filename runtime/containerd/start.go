@@ -252,7 +252,8 @@ func (a *attempt) oci(made pid1.Spec, network, program string) (*ocispec.Spec, e
 		dir = "/"
 	}
 	options := []ocispec.SpecOpts{
-		ocispec.WithProcessArgs(argv...), ocispec.WithProcessCwd(dir), ocispec.WithHostname(made.Hostname),
+		ocispec.WithProcessArgs(argv...), ocispec.WithEnv([]string{"GOMAXPROCS=2"}), // of our own program
+		ocispec.WithProcessCwd(dir), ocispec.WithHostname(made.Hostname),
 		ocispec.WithDefaultUnixDevices, ocispec.WithNewPrivileges, ocispec.WithoutRunMount,
 		ocispec.WithMounts(mountsOf(append(made.Mounts, guests...), made.Tmpfs)), unlimited,
 	}
