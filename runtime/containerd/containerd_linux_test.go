@@ -20,8 +20,8 @@ import (
 
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/logs"
+	"github.com/locald/locald/internal/maker"
 	"github.com/locald/locald/runtime"
-	"github.com/locald/locald/runtime/builtin"
 	"github.com/locald/locald/runtime/containerd"
 	"github.com/locald/locald/runtime/process"
 	"github.com/locald/locald/runtime/runtimetest"
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		case "keeper":
 			os.Exit(keeper.Main(os.Args[2:]))
 		case "container":
-			os.Exit(builtin.Main(os.Args[2:]))
+			os.Exit(maker.Main(os.Args[2:]))
 		}
 	}
 	code := m.Run()
