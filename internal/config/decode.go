@@ -1,6 +1,7 @@
 package config
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +18,7 @@ var keyFields = func() []field {
 }()
 
 func (d *decoder) workdir(s *Service, v *value) {
-	if !d.has("image") {
+	if !d.inContainer() {
 		s.Workdir = inside(d.project.Dir, v.text)
 		return
 	}
@@ -184,22 +185,23 @@ func (d *decoder) init(s *Service, v *value) {
 		key := "services." + s.Name + ".init"
 		switch info, err := os.Stat(path); {
 		case err != nil:
-			d.addTo(s.Name, item.pos, d.similarFile(path), "%s: %s %v", key, d.files.name(path), reason(err))
+			d.addTo(s.Name, item.pos, d.similar(path, fs.FileMode.IsRegular), "%s: %s %v", key, d.files.name(path), reason(err))
 		case !info.Mode().IsRegular():
 			d.addTo(s.Name, item.pos, "", "%s: %s is not a file", key, d.files.name(path))
 		}
 	}
 }
 
-// similarFile is a hint with a file whose name is near that of the missing one.
-func (d *decoder) similarFile(path string) string {
+// similar is a hint with a file of that kind whose name is near that of the
+// missing one.
+func (d *decoder) similar(path string, kind func(fs.FileMode) bool) string {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return ""
 	}
 	var names []string
 	for _, e := range entries {
-		if e.Type().IsRegular() {
+		if kind(e.Type()) {
 			names = append(names, e.Name())
 		}
 	}

@@ -207,6 +207,14 @@ var healthKeys = []field{
 	{"start_period", "How long the service may take to be ready.", someTime},
 }
 
+// buildKeys are the keys of a build table.
+var buildKeys = []field{
+	{"context", "The directory whose files the Dockerfile may copy; that of the file when it is not written.", filledText},
+	{"dockerfile", "The Dockerfile, relative to the context.", filledText},
+	{"target", "The stage that is built; the last one when it is not written.", filledText},
+	{"args", "Values of the Dockerfile's ARGs. They are kept in the image for all to see: no place for secrets.", tableOf(variableName, variable)},
+}
+
 // probes are the keys of which health has at most one.
 var probes = []string{"http", "tcp", "command", "log", "notify"}
 
@@ -223,7 +231,7 @@ var dependency = shape{
 type serviceKey struct {
 	field
 	on       []string // the types that have it; nil is all
-	image    bool     // only with an image, but for postgres
+	image    bool     // only in a container, but for postgres
 	fallback any      // the default, where it is the same for all
 	restarts bool     // a change needs a restart to take effect
 
@@ -249,7 +257,7 @@ var (
 // serviceKeys is every key of a service.
 var serviceKeys = []serviceKey{
 	{
-		field:    field{"type", "What kind of service it is; exec with a command, container with an image when it is not written.", oneOf(serviceTypes)},
+		field:    field{"type", "What kind of service it is; exec with a command, container with an image or a build when it is not written.", oneOf(serviceTypes)},
 		restarts: true,
 		set:      func(*decoder, *Service, *value) {}, // read first, by typeOf
 		get:      func(s *Service) any { return s.Type },
@@ -261,10 +269,18 @@ var serviceKeys = []serviceKey{
 		get: func(s *Service) any { return s.Command.shown() },
 	},
 	{
-		field: field{"image", "The container image; with postgres it implies a container.", filledRefs},
+		field: field{"image", "The container image; with postgres it implies a container, with build it is the name of what is built.", filledRefs},
 		on:    []string{TypeContainer, TypeTask, TypeWorker, TypePostgres}, restarts: true,
 		set: func(_ *decoder, s *Service, v *value) { s.Image = v.text },
 		get: func(s *Service) any { return word(s.Image) },
+	},
+	{
+		field: field{"build", "What its image is built from: a directory with a Dockerfile, or a table.", shape{
+			filledText[0], fieldsOf(buildKeys...),
+		}},
+		on: imaged, restarts: true,
+		set: (*decoder).build,
+		get: func(s *Service) any { return s.Build.shown() },
 	},
 	{
 		field: field{"workdir", "The directory it runs in, relative to the file; of a container an absolute path inside it.", filledText},

@@ -213,8 +213,6 @@ func (d *decoder) checkService(name string, v *value) {
 		}
 		e.value.bad = true
 		switch key, foreign := meant(e.name); {
-		case e.name == "build":
-			d.addTo(name, e.pos, `image = "…"`, "%s: building images comes with a later version", path)
 		case foreign:
 			d.addTo(name, e.pos, "write "+key, "%s: unknown key %s", "services."+name, show(e.name))
 		default:
@@ -379,7 +377,7 @@ func (d *decoder) service(e entry) *Service {
 }
 
 // referring are the keys in which references are resolved.
-var referring = []string{"command", "image", "env", "volumes", "health"}
+var referring = []string{"command", "image", "build", "env", "volumes", "health"}
 
 // collect keeps the strings of v that have references.
 func (d *decoder) collect(service, key string, v *value) {
@@ -399,12 +397,15 @@ func (d *decoder) collect(service, key string, v *value) {
 // has reports whether the key is written, right or wrong.
 func (d *decoder) has(key string) bool { return d.table.lookup(key) != nil }
 
+// inContainer reports whether the service that is being decoded has an image.
+func (d *decoder) inContainer() bool { return d.has("image") || d.has("build") }
+
 // typeOf is the written type, or the one that the other keys imply.
 func (d *decoder) typeOf(s *Service) string {
 	if v := d.table.get("type"); v != nil {
 		return v.text
 	}
-	if !d.has("type") && (d.has("image") || d.has("build")) {
+	if !d.has("type") && d.inContainer() {
 		return TypeContainer
 	}
 	if d.has("type") {
@@ -447,7 +448,7 @@ func (d *decoder) defaults(s *Service) {
 		name := databaseName(d.project.Name)
 		s.Postgres = &Postgres{Database: name, User: name, Runtime: "auto"}
 	}
-	if s.Type != TypePostgres && !d.has("image") && s.Type != TypeContainer {
+	if s.Type != TypePostgres && !d.inContainer() && s.Type != TypeContainer {
 		s.Workdir = d.project.Dir
 	}
 }
@@ -484,12 +485,12 @@ func (d *decoder) belongs(s *Service, k *serviceKey, e entry) bool {
 		d.addTo(s.Name, e.pos, "", "%s: a task is ready when it has ended with 0", path)
 	case !k.has(s.Type) && (k.name == "port" || k.name == "ports" || k.name == "host_port") && (s.Type == TypeTask || s.Type == TypeWorker):
 		hint := `type = "exec"`
-		if d.has("image") {
+		if d.inContainer() {
 			hint = `type = "container"`
 		}
 		d.addTo(s.Name, e.pos, hint, "%s: a %s has no port", path, s.Type)
-	case !k.has(s.Type) && k.name == "image":
-		d.addTo(s.Name, e.pos, `type = "container"`, "%s: an exec has no image", path)
+	case s.Type == TypeExec && (k.name == "image" || k.name == "build"):
+		d.addTo(s.Name, e.pos, `type = "container"`, "%s: an exec has no %s", path, k.name)
 	case !k.has(s.Type) && len(k.on) == 1 && k.on[0] == TypePostgres:
 		d.addTo(s.Name, e.pos, `type = "postgres"`, "%s is only for postgres services", path)
 	case !k.has(s.Type):
@@ -498,7 +499,7 @@ func (d *decoder) belongs(s *Service, k *serviceKey, e entry) bool {
 			hint = `image = "…"`
 		}
 		d.addTo(s.Name, e.pos, hint, "%s: %s has no %s", path, article(s.Type), k.name)
-	case k.image && s.Type != TypePostgres && !d.has("image"):
+	case k.image && s.Type != TypePostgres && !d.inContainer():
 		d.addTo(s.Name, e.pos, `image = "…"`, "%s is only for containers, and %s has no image", path, s.Name)
 	default:
 		return true
@@ -512,11 +513,11 @@ func (d *decoder) finish(s *Service) {
 	written := d.table.get("type")
 	switch {
 	case written == nil:
-	case s.Type == TypeContainer && !d.has("image") && !d.has("build"):
+	case s.Type == TypeContainer && !d.inContainer():
 		d.addTo(s.Name, s.Pos, `image = "…"`, "%s is a container and has no image", path)
-	case s.Type == TypeExec && !d.hasCommand() && !d.has("image"):
+	case s.Type == TypeExec && !d.hasCommand() && !d.inContainer():
 		d.addTo(s.Name, s.Pos, `command = "…"`, "%s has no command", path)
-	case (s.Type == TypeTask || s.Type == TypeWorker) && !d.hasCommand() && !d.has("image") && !d.has("build"):
+	case (s.Type == TypeTask || s.Type == TypeWorker) && !d.hasCommand() && !d.inContainer():
 		d.addTo(s.Name, s.Pos, `command = "…" or image = "…"`, "%s has neither a command nor an image", path)
 	}
 	if len(s.Command.Argv) > 0 && strings.TrimSpace(s.Command.Argv[0]) == "" {

@@ -99,8 +99,9 @@ type Service struct {
 	StopTimeout time.Duration
 	Profiles    []string
 
-	// Containers (Image not empty).
+	// Containers (Image not empty, or Build not nil).
 	Image      string
+	Build      *Build   // what the image is built from; it is then called Image where that is written
 	Entrypoint []string // nil: the image's
 	User       string
 	Network    string // "" or "host"
@@ -117,8 +118,8 @@ type Service struct {
 }
 
 // Contained reports whether the service runs in a container because an image
-// is written. A postgres service without one may still come to.
-func (s *Service) Contained() bool { return s.Image != "" }
+// or a build is written. A postgres service without one may still come to.
+func (s *Service) Contained() bool { return s.Image != "" || s.Build != nil }
 
 // HasPort reports whether the service has a port of its own: what PORT,
 // <NAME>_PORT and ${services.NAME.port} are. An exec always has, a container
@@ -181,6 +182,14 @@ type Health struct {
 	Timeout     time.Duration
 	Retries     int
 	StartPeriod time.Duration
+}
+
+// Build is what an image is built from.
+type Build struct {
+	Context    string // absolute path of a directory
+	Dockerfile string // absolute path
+	Target     string // "" is the last stage
+	Args       []Var  // not secret: they can be read off the image
 }
 
 // Volume is one entry of volumes. A Source that begins with a reference is

@@ -27,6 +27,7 @@ func Schema() []byte {
 			{"required": []string{"type"}},
 			{"required": []string{"command"}},
 			{"required": []string{"image"}},
+			{"required": []string{"build"}},
 		},
 	}
 	var perType []object

@@ -166,7 +166,7 @@ func (c *checker) checkString(path string, v *value, f *form) {
 		return
 	}
 	if !f.refs && HasReference(v.text) {
-		c.blame(v, "references are resolved in env, command, image, volumes and health", "%s cannot have a reference", path)
+		c.blame(v, "references are resolved in env, command, image, build.args, volumes and health", "%s cannot have a reference", path)
 		return
 	}
 	if len(f.oneOf) > 0 && !slices.Contains(f.oneOf, v.text) {

@@ -54,16 +54,20 @@ type listing struct {
 }
 
 func (l *listing) add(key string, v any) {
-	if v == nil {
-		return
+	if v != nil {
+		l.addBelow(key, key, v)
 	}
+}
+
+// addBelow adds a value, or each of a table; at is its name among the positions.
+func (l *listing) addBelow(at, key string, v any) {
 	table, ok := v.([]pair)
 	if !ok {
-		l.addValue(key, key, v)
+		l.addValue(at, key, v)
 		return
 	}
 	for _, p := range table {
-		l.addValue(key+"."+p.name, key+"."+show(p.name), p.value)
+		l.addBelow(at+"."+p.name, key+"."+show(p.name), p.value)
 	}
 }
 
@@ -82,7 +86,7 @@ func line(p Pos) string {
 	return p.String()
 }
 
-// addValue adds one value; at is its name among the positions.
+// addValue adds one value.
 func (l *listing) addValue(at, key string, v any) {
 	origin := "default"
 	if pos, ok := l.at[at]; ok {
@@ -208,6 +212,20 @@ func (h Health) shown() any {
 	add("timeout", span(h.Timeout))
 	add("retries", h.Retries)
 	add("start_period", span(h.StartPeriod))
+	return table
+}
+
+func (b *Build) shown() any {
+	if b == nil {
+		return nil
+	}
+	table := []pair{{"context", b.Context}, {"dockerfile", b.Dockerfile}}
+	if b.Target != "" {
+		table = append(table, pair{"target", b.Target})
+	}
+	if args := shownVars(b.Args); args != nil {
+		table = append(table, pair{"args", args})
+	}
 	return table
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -21,6 +22,7 @@ func (d *decoder) checkTogether() {
 	}
 	d.checkCycles(services)
 	d.checkPorts()
+	d.checkBuilds()
 	for _, s := range d.project.Services {
 		d.checkNames(s, services)
 	}
@@ -222,6 +224,21 @@ func (d *decoder) checkPorts() {
 			}
 			taken[f.number] = append(taken[f.number], f)
 		}
+	}
+}
+
+// checkBuilds reports services that would give one name to different images.
+func (d *decoder) checkBuilds() {
+	builds := map[string]*Service{}
+	for _, s := range d.project.Services {
+		if s.Build == nil || s.Image == "" {
+			continue
+		}
+		other := builds[s.Image]
+		if other != nil && !reflect.DeepEqual(s.Build.shown(), other.Build.shown()) {
+			d.addTo(s.Name, s.At["image"], "another name for one of them", "services.%s.image: %s is what %s builds too, from something else", s.Name, quote(s.Image), other.Name)
+		}
+		builds[s.Image] = s
 	}
 }
 

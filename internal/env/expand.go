@@ -23,8 +23,8 @@ func Expand(in Input, s string, at config.Pos) (string, error) {
 	return value, nil
 }
 
-// Expanded is a copy of in.Service whose command, image, volumes and health
-// have their references replaced; its env has not, see Resolve. Its error is a
+// Expanded is a copy of in.Service whose command, image, build, volumes and
+// health have their references replaced; its env has not, see Resolve. Its error is a
 // *config.Error with all references that cannot be resolved.
 func Expanded(in Input) (*config.Service, error) {
 	e := &expansion{resolver: newResolver(in)}
@@ -34,6 +34,7 @@ func Expanded(in Input) (*config.Service, error) {
 	s.Health.HTTP = e.text("health.http", s.Health.HTTP)
 	s.Health.Log = e.text("health.log", s.Health.Log)
 	s.Health.Command = e.command("health.command", s.Health.Command)
+	s.Build = e.build(s.Build)
 	s.Volumes = slices.Clone(s.Volumes)
 	for i, v := range s.Volumes {
 		s.Volumes[i] = e.volume(v)
@@ -62,6 +63,18 @@ func (e *expansion) text(key, s string) string {
 		e.wrong = append(e.wrong, *problem)
 	}
 	return value
+}
+
+func (e *expansion) build(b *config.Build) *config.Build {
+	if b == nil {
+		return nil
+	}
+	expanded := *b
+	expanded.Args = slices.Clone(b.Args)
+	for i, v := range b.Args {
+		expanded.Args[i].Value = e.text("build.args."+v.Name, v.Value)
+	}
+	return &expanded
 }
 
 func (e *expansion) blame(key, why string) {

@@ -58,7 +58,7 @@ func (s schema) words() string {
 	return s.Type
 }
 
-func parsed(t *testing.T) (project, service, health *schema) {
+func parsed(t *testing.T) (project, service, health, build *schema) {
 	t.Helper()
 	var root schema
 	if err := json.Unmarshal(config.Schema(), &root); err != nil {
@@ -68,26 +68,31 @@ func parsed(t *testing.T) (project, service, health *schema) {
 	if err := json.Unmarshal(root.Properties["services"].Additional, service); err != nil {
 		t.Fatal(err)
 	}
-	for _, form := range service.Properties["health"].AnyOf {
-		if form.Type == "object" {
-			health = &form
+	table := func(key string) *schema {
+		for _, form := range service.Properties[key].AnyOf {
+			if form.Type == "object" {
+				return &form
+			}
 		}
+		return nil
 	}
-	if health == nil || len(service.Properties) < 20 {
+	health, build = table("health"), table("build")
+	if health == nil || build == nil || len(service.Properties) < 20 {
 		t.Fatal("the schema has another shape")
 	}
-	return project, service, health
+	return project, service, health, build
 }
 
 // defaults are what is filled in for the keys of a project without any.
 func defaults(t *testing.T) map[string]any {
 	t.Helper()
-	p := load(t, "[services.a]\ncommand = \"a\"\n[services.b]\ntype = \"postgres\"\n")
-	s, db := p.Service("a"), p.Service("b")
+	p := load(t, "[services.a]\ncommand = \"a\"\n[services.b]\ntype = \"postgres\"\n[services.c]\nbuild = {}\n")
+	s, db, built := p.Service("a"), p.Service("b"), p.Service("c")
 	return map[string]any{
 		"project.engine": p.Engine, "project.inherit_env": p.Inherit.All,
 		"restart": s.Restart, "runtime": db.Postgres.Runtime,
 		"health.interval": s.Health.Interval.String(), "health.timeout": s.Health.Timeout.String(),
+		"build.context": ".", "build.dockerfile": filepath.Base(built.Build.Dockerfile),
 		"health.retries": s.Health.Retries, "health.start_period": s.Health.StartPeriod.String(),
 	}
 }
@@ -140,7 +145,7 @@ func keys(s *schema, prefix string, known map[string]any, typesOf func(key strin
 
 // TestConfiguration writes the tables of keys.
 func TestConfiguration(t *testing.T) {
-	project, service, health := parsed(t)
+	project, service, health, build := parsed(t)
 	known := defaults(t)
 	types := func(key string) string {
 		var have []string
@@ -161,6 +166,7 @@ func TestConfiguration(t *testing.T) {
 	generated(t, "configuration.md", "project keys", keys(project, "project.", known, nil))
 	generated(t, "configuration.md", "service keys", keys(service, "", known, types))
 	generated(t, "configuration.md", "health keys", keys(health, "health.", known, nil))
+	generated(t, "configuration.md", "build keys", keys(build, "build.", known, nil))
 }
 
 // TestExamples: every example of the manual is a valid locald.toml, and
@@ -183,8 +189,8 @@ func TestExamples(t *testing.T) {
 	if count < 5 {
 		t.Fatalf("found %d examples", count)
 	}
-	project, service, health := parsed(t)
-	for _, s := range []*schema{project, service, health} {
+	project, service, health, build := parsed(t)
+	for _, s := range []*schema{project, service, health, build} {
 		for key := range s.Properties {
 			if !strings.Contains(all.String(), key+" = ") {
 				t.Errorf("no example has %s", key)
