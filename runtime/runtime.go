@@ -85,6 +85,7 @@ func (id RunID) Split() (project, service string, run int, ok bool) {
 type Image struct {
 	Name       string
 	Pull       Pull
+	Build      *Build   // nil for one that is pulled; Pull is then that of what it is built from
 	Entrypoint []string // nil is the image's own
 	User       string
 	Workdir    string
@@ -103,6 +104,26 @@ type Image struct {
 	// Reach lists TCP ports of the host's loopback that the container must be
 	// able to reach at host.docker.internal.
 	Reach []int
+}
+
+// Build says what an image is made of. Prepare makes it where there is none of
+// that Digest yet, and calls it Image.Name; PullAlways makes it in any case. An
+// engine that builds nothing answers with NoBuilder.
+type Build struct {
+	Context    string   // absolute path of a directory
+	Dockerfile string   // absolute path
+	Target     string   // a stage; empty is the last one
+	Args       []string // "KEY=value"; they can be read off the image
+	Digest     string   // of the files; empty when nothing is known of them
+}
+
+// NoBuilder is the fault of an engine that builds no images.
+func NoBuilder(engine string) error {
+	return &Fault{
+		Code: "engine_unavailable", Kind: ErrInvalid,
+		Hint: `install Docker or Podman (sudo apt-get install docker.io), and engine = "docker" in [project]`,
+		Err:  fmt.Errorf("build: the engine %s builds no images", engine),
+	}
 }
 
 // Pull says when an image is fetched.
@@ -184,7 +205,7 @@ type Runtime interface {
 	Kind() Kind
 
 	// Prepare does the slow work that can be done before a run exists: pull an
-	// image, check that an executable is there. It may be called again at any
+	// or build an image, check that an executable is there. It may be called again at any
 	// time and must then be cheap. It never creates an instance. report may be
 	// called from any goroutine until Prepare returns.
 	Prepare(ctx context.Context, spec Spec, report func(Progress)) error

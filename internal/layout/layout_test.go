@@ -23,12 +23,13 @@ var doors = map[string][]string{
 	"runtime/builtin":     {"runtime", "runtime/outer", "runtime/process", "internal/network", "internal/oci", "internal/pid1"},
 	"runtime/containerd":  {"runtime", "runtime/outer", "runtime/process", "internal/keeper", "internal/oci", "internal/pid1"},
 	"runtime/outer":       {"runtime", "runtime/process", "internal/network", "internal/oci", "internal/pid1"},
-	"runtime/container":   {"runtime", "internal/keeper"},
+	"runtime/container":   {"runtime", "internal/build", "internal/keeper"},
 	"runtime/runtimetest": {"runtime", "hack/faultregistry"},
 	"supervisor":          {"runtime"},
 	"ipc":                 {},
 	"restore":             {"runtime"},
 
+	"internal/build":    {"runtime"},
 	"internal/config":   {},
 	"internal/env":      {"internal/config"},
 	"internal/keeper":   {"internal/logs"},
@@ -46,7 +47,7 @@ var doors = map[string][]string{
 	"internal/state":    {"runtime"},
 	"internal/system":   {},
 	"internal/project": {
-		"runtime", "supervisor", "internal/config", "internal/env", "internal/logs", "internal/ports",
+		"runtime", "supervisor", "internal/build", "internal/config", "internal/env", "internal/logs", "internal/ports",
 		"internal/postgres", "internal/probe", "internal/state",
 	},
 	"internal/daemon": {

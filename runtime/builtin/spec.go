@@ -16,6 +16,9 @@ func check(spec runtime.Spec) error {
 	if err := outer.Check(spec); err != nil {
 		return err
 	}
+	if spec.Image.Build != nil {
+		return runtime.NoBuilder(Name)
+	}
 	if spec.Image.Memory != 0 || spec.Image.CPUs != 0 {
 		return outer.Invalid("delete memory and cpus, or engine = \"docker\"", "the builtin engine does not limit memory and cpus")
 	}

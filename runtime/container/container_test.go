@@ -87,6 +87,9 @@ func cleanUp(t *testing.T, owner runtime.Owner) {
 			docker(t, append(remove, ids...)...)
 		}
 	}
+	if ids := strings.Fields(docker(t, "image", "ls", "-q", "--filter", "label=dev.locald.built.instance="+string(owner))); len(ids) > 0 {
+		docker(t, append([]string{"image", "rm", "-f"}, ids...)...)
+	}
 }
 
 // engineVar names the engine behind DOCKER_HOST when the tests run themselves

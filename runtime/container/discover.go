@@ -248,7 +248,8 @@ func newClient(p place) (*client.Client, error) {
 
 // greet negotiates the version of the API and asks for the engine's name.
 func greet(ctx context.Context, cli *client.Client, p place) (*engine, error) {
-	if _, err := cli.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+	pong, err := cli.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+	if err != nil {
 		return nil, silent(ctx, p, err)
 	}
 	if version, err := podmanVersion(ctx, cli); err != nil {
@@ -263,10 +264,14 @@ func greet(ctx context.Context, cli *client.Client, p place) (*engine, error) {
 	if err != nil {
 		return nil, silent(ctx, p, err)
 	}
-	return &engine{
+	e := &engine{
 		cli: cli, place: p, name: nameDocker, version: version.Version, arch: version.Arch,
 		dialect: dialects[nameDocker],
-	}, nil
+	}
+	if pong.BuilderVersion != "" {
+		e.dialect.builder = pong.BuilderVersion // an older one does not say
+	}
+	return e, nil
 }
 
 func silent(ctx context.Context, p place, err error) error {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
@@ -51,6 +52,7 @@ type dialect struct {
 	complains []string                   // how the engine begins what it writes in the place of a command that it cannot execute
 	logs      container.LogConfig        // so that the engine's own copy of the output stays small
 	limits    func() []*container.Ulimit // that a container must not exceed; nil where the engine sees to that
+	builder   build.BuilderVersion       // whose API it speaks
 	lazy      bool                       // the gateway of a network is there only with the network's first container
 	nameless  string                     // said where containers do not find each other by name; empty is never
 	unchecked func() bool                // health checks are run by nobody unless they are asked for; nil is never
@@ -62,6 +64,7 @@ var dialects = map[string]dialect{
 			Add("event", "die", "oom", "destroy", "health_status", "pause", "unpause", "create", "start"),
 		removed:   "destroy",
 		complains: []string{"OCI runtime exec failed"},
+		builder:   build.BuilderBuildKit,
 		logs:      container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": strconv.Itoa(kept), "max-file": "1"}},
 	},
 	namePodman: {
@@ -76,6 +79,7 @@ var dialects = map[string]dialect{
 		complains: []string{"Error: runc: ", "Error: crun: "},
 		logs:      container.LogConfig{Type: "k8s-file", Config: map[string]string{"max-size": strconv.Itoa(kept)}},
 		limits:    allowed,
+		builder:   build.BuilderV1,
 		lazy:      true,
 		nameless: "containers of this project do not find each other by name, because Podman's aardvark-dns is missing" +
 			" (sudo apt-get install aardvark-dns; locald down; locald up)",

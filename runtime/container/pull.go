@@ -20,7 +20,8 @@ import (
 // pullTries is how often a pull is tried that breaks on the way.
 const pullTries = 3
 
-// Prepare sees to it that the image is there, as spec.Image.Pull says.
+// Prepare sees to it that the image is there, as spec.Image.Pull says, or builds
+// it.
 func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(runtime.Progress)) error {
 	if err := check(spec); err != nil {
 		return err
@@ -36,6 +37,9 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(ru
 	}
 	if err := checkBinds(spec, e.place.host); err != nil {
 		return err
+	}
+	if spec.Image.Build != nil {
+		return r.build(ctx, e, spec, report)
 	}
 	if spec.Image.Pull != runtime.PullAlways {
 		found, err := e.image(ctx, spec)
@@ -53,8 +57,12 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(ru
 
 // absent is the error for an image that must be there and is not.
 func (e *engine) absent(spec runtime.Spec) error {
+	hint := e.name + " pull " + spec.Image.Name
+	if spec.Image.Build != nil {
+		hint = "locald restart " + spec.Service
+	}
 	return &runtime.Fault{
-		Code: codePull, Hint: e.name + " pull " + spec.Image.Name,
+		Code: codePull, Hint: hint,
 		Err: fmt.Errorf("image %s is not on this machine", spec.Image.Name),
 	}
 }

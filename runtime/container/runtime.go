@@ -26,6 +26,14 @@ const (
 	labelRun      = labelPrefix + "run"     // the RunID
 	labelNetwork  = labelPrefix + "network" // of a container: the network it belongs to
 	labelVolume   = labelPrefix + "volume"  // of a volume: its name in the configuration
+
+	// Of an image. Containers inherit the labels of their image, those that others
+	// make of it too, which therefore must not have the labels above.
+	labelBuilt         = labelPrefix + "built" // what it was built from: a digest
+	labelBuiltInstance = labelBuilt + ".instance"
+	labelBuiltProject  = labelBuilt + ".project"
+	labelBuiltDir      = labelBuilt + ".dir"
+	labelBuiltService  = labelBuilt + ".service"
 )
 
 // Options say for whom and through what a Runtime works.
@@ -73,6 +81,7 @@ type Runtime struct {
 	dialing  singleflight.Group
 	networks networks
 	reach    reach
+	building turns
 
 	mu        sync.Mutex
 	engine    *engine // nil until one has answered
@@ -99,6 +108,7 @@ func New(options Options) *Runtime {
 	r.life, r.end = context.WithCancelCause(context.Background())
 	r.networks.use = map[string]*networkUse{}
 	r.reach.forwards = map[string]*forward{}
+	r.building.taken = map[string]chan struct{}{}
 	return r
 }
 

@@ -41,6 +41,9 @@ func check(spec runtime.Spec) error {
 	if err := outer.Check(spec); err != nil {
 		return err
 	}
+	if spec.Image.Build != nil {
+		return runtime.NoBuilder(Name)
+	}
 	for key := range spec.Image.Labels {
 		if strings.HasPrefix(key, labelPrefix) {
 			return outer.Invalid("", "label %s: names that begin with %s are locald's own", key, labelPrefix)
