@@ -264,6 +264,15 @@ func containers(t testing.TB, dir string) []string {
 			}
 		}
 	}
+	images, err := exec.Command("docker", "image", "ls", "-q", "--filter", "label=dev.locald.built.instance="+record.Instance).Output()
+	if err != nil {
+		t.Errorf("teardown: docker image ls: %v", err)
+	}
+	for _, name := range strings.Fields(string(images)) { // they are meant to stay
+		if out, err := exec.Command("docker", "image", "rm", "-f", name).CombinedOutput(); err != nil {
+			t.Errorf("teardown: docker image rm %s: %s", name, out)
+		}
+	}
 	return left
 }
 

@@ -483,7 +483,7 @@ func contained(p state.SeenProject) (engines []string) {
 	conf, err := config.Load(config.Options{Dir: p.Dir, File: p.File, Read: config.Recorded(sources)})
 	if err == nil { // otherwise nothing of it was ever started, or its record is damaged
 		for _, c := range conf.Services {
-			uses = uses || c.Image != "" && p.Services[c.Name].Started()
+			uses = uses || c.Contained() && p.Services[c.Name].Started()
 		}
 	}
 	if !uses {

@@ -62,14 +62,23 @@ func (p *Project) draft(ctx context.Context, ask Ask) (draft, error) {
 	if err != nil {
 		return draft{}, err
 	}
-	made, err := p.make(ctx, engine, func(name string) bool {
+	wanted := func(name string) bool {
 		return len(ask.Names) == 0 || slices.Contains(ask.Names, name) || !ask.Alone
-	})
-	return draft{conf, made}, err
+	}
+	made, err := p.make(ctx, engine, wanted)
+	if err != nil {
+		return draft{}, err
+	}
+	for name, s := range made {
+		if wanted(name) {
+			s.edited, s.unread = s.compareSources(ctx)
+		}
+	}
+	return draft{conf, made}, nil
 }
 
 // resolves tries every reference, so that one that cannot be resolved changes
-// nothing.
+// nothing, and neither does a build that cannot be made again.
 func (p *Project) resolves(d draft, steps []supervisor.Step, inherit []string) error {
 	if inherit == nil {
 		inherit = p.inherits()
@@ -77,6 +86,9 @@ func (p *Project) resolves(d draft, steps []supervisor.Step, inherit []string) e
 	var wrong []config.Problem
 	for _, step := range steps {
 		s := d.made[step.Service]
+		if s != nil && s.unread != nil {
+			return s.unread
+		}
 		if s == nil || !s.refers() {
 			continue
 		}
@@ -141,6 +153,9 @@ func (p *Project) changes(made map[string]*service, name string) []string {
 	}
 	if before.contained() != after.contained() || before.choice.Image != after.choice.Image || before.choice.Install != after.choice.Install {
 		changes = append(changes, "runs with "+after.how())
+	}
+	if after.edited {
+		changes = append(changes, "files of its build changed")
 	}
 	run := p.given.last(name)
 	if run == nil || before.contained() != after.contained() {
@@ -330,6 +345,7 @@ func (p *Project) forget(name string) {
 	p.mu.Lock()
 	delete(p.services, name)
 	p.mu.Unlock()
+	p.sources.set(name, "")
 	for port := range p.records.get(name).Ports {
 		p.machine.release(key(p.id, name, port))
 	}

@@ -120,7 +120,7 @@ func (p *Project) mayBeContained(name string) bool {
 	if c.Type == config.TypePostgres {
 		return p.records.postgres(name).Volume
 	}
-	return c.Image != ""
+	return c.Contained()
 }
 
 // Dependents is what depends on the named services and is wanted up.

@@ -30,6 +30,7 @@ type Project struct {
 	id      string
 	records *records
 	given   given
+	sources sources
 	keeper  *supervisor.Supervisor
 
 	turn sync.Mutex // one change at a time

@@ -1,6 +1,7 @@
 package project
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type service struct {
 	choice      postgres.Choice      // of a managed Postgres
 	credentials postgres.Credentials // of a managed Postgres
 	broken      error                // why a managed Postgres cannot be run here
+	edited      bool                 // files that it is built from have changed since it was
+	unread      error                // why that cannot be told
 
 	mu      sync.Mutex
 	pulling runtime.Pull   // what the up asked for; empty is PullMissing
@@ -39,7 +42,7 @@ func (s *service) contained() bool {
 	if s.conf.Type == config.TypePostgres {
 		return !s.choice.Native
 	}
-	return s.conf.Image != ""
+	return s.conf.Contained()
 }
 
 // bridged reports whether the service sees the network of its project and not
@@ -145,6 +148,11 @@ func (s *service) refers() bool {
 	for _, v := range c.Volumes {
 		texts = append(texts, v.Source)
 	}
+	if c.Build != nil {
+		for _, v := range c.Build.Args {
+			texts = append(texts, v.Value)
+		}
+	}
 	return slices.ContainsFunc(texts, config.HasReference)
 }
 
@@ -157,7 +165,7 @@ func (s *service) deps() []supervisor.Dep {
 	return deps
 }
 
-// fetch pulls the service's image. Its failure is told when the service prepares,
+// fetch pulls or builds the service's image. Its failure is told when the service prepares,
 // which then tries again.
 func (s *service) fetch(ctx context.Context, run int, report func(runtime.Progress)) {
 	if !s.contained() || s.broken != nil {
@@ -168,13 +176,16 @@ func (s *service) fetch(ctx context.Context, run int, report func(runtime.Progre
 		return
 	}
 	spec, err := s.imageSpec(base)
+	if err == nil {
+		err = s.digestSources(ctx, spec)
+	}
 	if err == nil && s.runtime().Prepare(ctx, spec, report) == nil {
 		s.pulled()
 	}
 }
 
 // prepare does what comes before a run: it waits until nothing of an earlier
-// daemon is left, pulls images, creates data.
+// daemon is left, pulls or builds images, creates data.
 func (s *service) prepare(ctx context.Context, run int, report func(runtime.Progress)) error {
 	return lasting(s.tryToPrepare(ctx, run, report))
 }
@@ -217,6 +228,9 @@ func (s *service) tryToPrepare(ctx context.Context, run int, report func(runtime
 	}
 	spec, err := s.containerSpec(base)
 	if err != nil {
+		return err
+	}
+	if err := s.digestSources(ctx, spec); err != nil {
 		return err
 	}
 	if err := s.runtime().Prepare(ctx, spec, report); err != nil {
@@ -371,6 +385,9 @@ func (s *service) containerSpec(base runtime.Spec) (runtime.Spec, error) {
 		Name: c.Image, Pull: s.pull(), Entrypoint: c.Entrypoint, User: c.User,
 		Host: c.Network == "host", Tmpfs: c.Tmpfs, ReadOnly: c.ReadOnly, Memory: c.Memory, CPUs: c.CPUs,
 		Labels: c.Labels, Reach: s.reach(), Engine: c.MayReachEngine(),
+	}
+	if c.Build != nil {
+		image.Name, image.Build = cmp.Or(c.Image, builtName(s.project.id, c.Name)), built(c.Build)
 	}
 	if _, written := c.At["workdir"]; written {
 		image.Workdir = c.Workdir
