@@ -246,7 +246,7 @@ func plain(err error) error {
 	} {
 		text = strings.TrimPrefix(text, prefix)
 	}
-	return errors.New(text)
+	return errors.New(strings.TrimSpace(text))
 }
 
 // message is one of a build's: jsonstream's, and an error as Podman has it.

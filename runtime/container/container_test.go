@@ -87,9 +87,14 @@ func cleanUp(t *testing.T, owner runtime.Owner) {
 			docker(t, append(remove, ids...)...)
 		}
 	}
-	if ids := strings.Fields(docker(t, "image", "ls", "-q", "--filter", "label=dev.locald.built.instance="+string(owner))); len(ids) > 0 {
-		docker(t, append([]string{"image", "rm", "-f"}, ids...)...)
-	}
+	until(t, "what was built is removed", func() bool {
+		built := exec.Command("docker", "image", "ls", "-q", "--filter", "label=dev.locald.built.instance="+string(owner))
+		out, err := built.Output()
+		if ids := strings.Fields(string(out)); len(ids) > 0 {
+			docker(t, append([]string{"image", "rm", "-f"}, ids...)...)
+		}
+		return err == nil // Podman fails when another image goes while it lists them
+	})
 }
 
 // engineVar names the engine behind DOCKER_HOST when the tests run themselves

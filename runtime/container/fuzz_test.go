@@ -2,9 +2,31 @@ package container
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
+
+// FuzzTrace puts a vertex after anything that is a field. It is found, whatever
+// comes before and after it.
+func FuzzTrace(f *testing.F) {
+	f.Add([]byte("other"), []byte{})
+	f.Add([]byte{}, []byte{0x1a, 0xff, 0xff})
+	f.Add([]byte("\x0a\x01d\x1a\x01n"), []byte("\x12\x02\x20\x05"))
+	f.Fuzz(func(t *testing.T, before, after []byte) {
+		one := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "sha256:1")
+		one = protowire.AppendString(protowire.AppendTag(one, 3, protowire.BytesType), "[1/2] RUN x")
+		one = protowire.AppendVarint(protowire.AppendTag(one, 4, protowire.VarintType), 1)
+		message := protowire.AppendBytes(protowire.AppendTag(nil, 3, protowire.BytesType), before)
+		message = protowire.AppendBytes(protowire.AppendTag(message, 1, protowire.BytesType), one)
+		got := parseTrace(append(message, after...))
+		if !slices.Contains(got.vertexes, vertex{digest: "sha256:1", name: "[1/2] RUN x", cached: true}) || len(got.output) == 0 {
+			t.Errorf("%+v between %q and %q", got, before, after)
+		}
+	})
+}
 
 // FuzzTable looks for a listener in a table of /proc/net. It is found whatever
 // stands around it, and one that is not there is not.

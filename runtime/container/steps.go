@@ -167,9 +167,12 @@ func (s *steps) stream(text string) {
 	}
 }
 
+// imageID is all of a line with which Podman ends.
+var imageID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
 func (s *steps) say(line string) {
 	if m := olderStep.FindStringSubmatch(line); m != nil {
-		if strings.HasPrefix(m[2], "LABEL "+labelBuilt) {
+		if strings.HasPrefix(m[2], "LABEL ") && strings.Contains(m[2], labelBuilt) {
 			return // ours
 		}
 		s.begin("[" + m[1] + "] " + m[2])
@@ -181,7 +184,9 @@ func (s *steps) say(line string) {
 			return
 		}
 	}
-	s.wrote([]byte(line))
+	if !imageID.MatchString(line) {
+		s.wrote([]byte(line))
+	}
 }
 
 // where is the step at which it stands, for a sentence.
