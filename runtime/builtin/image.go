@@ -25,8 +25,8 @@ func (r *Runtime) image(ctx context.Context, spec runtime.Spec, report func(runt
 			return nil, &runtime.Fault{Code: "image_pull", Hint: "--pull missing", Err: fmt.Errorf("image %s is not on this machine", name)}
 		}
 	}
-	image, err := r.pulls.join(ctx, name, report, func(ctx context.Context, report func(oci.Progress)) (*oci.Image, error) {
-		return store.Pull(ctx, name, oci.PullOptions{Report: report})
+	image, err := r.pulls.Join(ctx, name, report, func(ctx context.Context, layers *runtime.Layers) (*oci.Image, error) {
+		return store.Pull(ctx, name, oci.PullOptions{Report: func(p oci.Progress) { told(layers, p) }})
 	})
 	return image, r.imageFault(err)
 }

@@ -1,25 +1,25 @@
-package builtin
+package outer
 
 import (
 	"context"
 	"sync"
 
-	"github.com/locald/locald/internal/oci"
 	"github.com/locald/locald/runtime"
 )
 
-// pulls are the images on their way. Whoever asks for one that is joins: it is
-// brought once, and everybody who waits sees how far it is.
-type pulls struct {
+// Pulls are the images on their way. Whoever asks for one that is joins: it is
+// brought once, and everybody who waits sees how far it is. Image is what a pull
+// brings.
+type Pulls[Image any] struct {
 	mu     sync.Mutex
-	flying map[string]*flight // by name
+	flying map[string]*flight[Image] // by name
 }
 
 // flight is one image on its way. It is over, or given up when the last who
 // waited for it has left.
-type flight struct {
+type flight[Image any] struct {
 	done   chan struct{}
-	image  *oci.Image // once done, as is err
+	image  Image // once done, as is err
 	err    error
 	cancel context.CancelFunc
 
@@ -28,15 +28,15 @@ type flight struct {
 	last    map[string]runtime.Progress // of each layer, and of the whole, for who joins
 }
 
-// join brings an image with pull, unless that is done already, and returns what
-// came of it. report is not called any more when join returns.
-func (p *pulls) join(ctx context.Context, name string, report func(runtime.Progress), pull func(context.Context, func(oci.Progress)) (*oci.Image, error)) (*oci.Image, error) {
+// Join brings an image with pull, unless that is done already, and returns what
+// came of it. report is not called any more when Join returns.
+func (p *Pulls[Image]) Join(ctx context.Context, name string, report func(runtime.Progress), pull func(context.Context, *runtime.Layers) (Image, error)) (Image, error) {
 	p.mu.Lock()
 	f := p.flying[name]
 	if f == nil {
-		f = &flight{done: make(chan struct{}), waiting: map[*func(runtime.Progress)]bool{}, last: map[string]runtime.Progress{}}
+		f = &flight[Image]{done: make(chan struct{}), waiting: map[*func(runtime.Progress)]bool{}, last: map[string]runtime.Progress{}}
 		if p.flying == nil {
-			p.flying = map[string]*flight{}
+			p.flying = map[string]*flight[Image]{}
 		}
 		p.flying[name] = f
 		var flying context.Context
@@ -45,7 +45,7 @@ func (p *pulls) join(ctx context.Context, name string, report func(runtime.Progr
 			defer close(f.done)
 			defer p.over(name, f)
 			layers := runtime.NewLayers(name, f.tell)
-			f.image, f.err = pull(flying, func(o oci.Progress) { told(layers, o) })
+			f.image, f.err = pull(flying, layers)
 		}()
 	}
 	f.enter(&report)
@@ -55,11 +55,12 @@ func (p *pulls) join(ctx context.Context, name string, report func(runtime.Progr
 	case <-f.done:
 		return f.image, f.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		var none Image
+		return none, ctx.Err()
 	}
 }
 
-func (p *pulls) over(name string, f *flight) {
+func (p *Pulls[Image]) over(name string, f *flight[Image]) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f.cancel()
@@ -69,7 +70,7 @@ func (p *pulls) over(name string, f *flight) {
 }
 
 // leave ends who waits. After the last one the image is asked for anew.
-func (p *pulls) leave(name string, f *flight, report *func(runtime.Progress)) {
+func (p *Pulls[Image]) leave(name string, f *flight[Image], report *func(runtime.Progress)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f.mu.Lock()
@@ -83,7 +84,7 @@ func (p *pulls) leave(name string, f *flight, report *func(runtime.Progress)) {
 	}
 }
 
-func (f *flight) enter(report *func(runtime.Progress)) {
+func (f *flight[Image]) enter(report *func(runtime.Progress)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waiting[report] = true
@@ -92,7 +93,7 @@ func (f *flight) enter(report *func(runtime.Progress)) {
 	}
 }
 
-func (f *flight) tell(p runtime.Progress) {
+func (f *flight[Image]) tell(p runtime.Progress) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.last[p.Layer] = p
