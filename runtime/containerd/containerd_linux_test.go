@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,8 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/registry"
-
+	"github.com/locald/locald/hack/faultregistry"
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/logs"
 	"github.com/locald/locald/internal/maker"
@@ -52,13 +48,12 @@ var atEnd []func()
 
 // served is a registry with the images that hack/testimages makes.
 var served = sync.OnceValues(func() (host string, err error) {
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	host = strings.TrimPrefix(server.URL, "http://")
-	out, err := exec.Command("go", "run", "../../hack/testimages", "-load=false", "-push", host).CombinedOutput()
+	registry, err := faultregistry.Listen("127.0.0.1:0")
 	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
+		return "", err
 	}
-	return host, nil
+	_, err = registry.PushTestImages()
+	return registry.Addr(), err
 })
 
 func imageNamed(t *testing.T, name string) string {

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -49,7 +51,10 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(ru
 			return absent(spec)
 		}
 	}
-	return e.pull(ctx, spec.Image.Name, r.options.Images, report)
+	_, err = r.pulls.Join(ctx, spec.Image.Name, report, func(ctx context.Context, layers *runtime.Layers) (struct{}, error) {
+		return struct{}{}, e.pull(ctx, spec.Image.Name, r.options.Images, layers)
+	})
+	return err
 }
 
 // absent is the error for an image that must be there and is not.
@@ -105,12 +110,12 @@ func imageFault(err error) error {
 }
 
 // pull brings an image, and goes on from what came before.
-func (e *engine) pull(ctx context.Context, text string, o oci.Options, report func(runtime.Progress)) error {
+func (e *engine) pull(ctx context.Context, text string, o oci.Options, layers *runtime.Layers) error {
 	name, err := oci.FullName(text)
 	if err != nil {
 		return imageFault(err)
 	}
-	p := &pull{engine: e, layers: runtime.NewLayers(text, report)}
+	p := &pull{engine: e, layers: layers, parts: map[string]bool{}}
 	if p.registry, err = oci.Dial(ctx, text, o, p.again); err == nil {
 		_, err = e.Pull(ctx, name, client.WithPullUnpack, client.WithPullSnapshotter(e.snapshotter),
 			client.WithResolver(p), client.WithImageHandler(images.HandlerFunc(p.seen)))
@@ -127,6 +132,9 @@ type pull struct {
 	engine   *engine
 	registry *oci.Registry
 	layers   *runtime.Layers
+
+	mu    sync.Mutex
+	parts map[string]bool // the digests of layers
 }
 
 var _ remotes.Resolver = (*pull)(nil)
@@ -162,6 +170,9 @@ func (p *pull) seen(ctx context.Context, part ocispec.Descriptor) ([]ocispec.Des
 	if !images.IsLayerType(part.MediaType) {
 		return nil, nil
 	}
+	p.mu.Lock()
+	p.parts[part.Digest.String()] = true
+	p.mu.Unlock()
 	if _, err := p.engine.ContentStore().Info(ctx, part.Digest); err != nil { // if containerd cannot be asked, fetching says so
 		p.layers.Set(short(part), runtime.Waiting, 0, part.Size)
 	}
@@ -239,15 +250,36 @@ func (p *pull) fault(ctx context.Context, err error) error {
 	if err = p.engine.fault(ctx, "pull", err); errors.Is(err, runtime.ErrUnavailable) {
 		return err
 	}
-	text := err.Error()
-	kind := oci.Storage
+	text, layer := err.Error(), ""
+	p.mu.Lock()
+	for part := range p.parts {
+		if strings.Contains(text, part) {
+			layer = strings.TrimPrefix(part, "sha256:")[:12]
+		}
+	}
+	p.mu.Unlock()
+	told := &oci.Error{Kind: oci.Storage, Err: err}
 	switch {
 	case strings.Contains(text, "no space left on device"), strings.Contains(text, "disk quota exceeded"):
-		kind = oci.DiskFull
+		told.Kind = oci.DiskFull
 	case strings.Contains(text, "no match for platform"):
-		kind = oci.NoPlatform
-	case strings.Contains(text, "unexpected commit digest"), strings.Contains(text, "failed size validation"), strings.Contains(text, "unpack"):
-		kind = oci.Corrupt
+		told.Kind, told.Err = oci.NoPlatform, fmt.Errorf("it has nothing for %s", platforms.DefaultString())
+	case strings.Contains(text, "unexpected commit digest"), strings.Contains(text, "failed size validation"), strings.Contains(text, "wrong diff id"):
+		told.Kind, told.Err = oci.Corrupt, errors.New("its bytes are not those of its digest")
+		p.drop(ctx)
+	case strings.Contains(text, "failed to extract layer"):
+		why := text[strings.LastIndex(text, ": ")+2:]
+		told.Kind, told.Err = oci.Corrupt, fmt.Errorf("containerd cannot unpack it: %s", why)
 	}
-	return p.registry.Fault(&oci.Error{Kind: kind, Err: err}, "")
+	return p.registry.Fault(told, layer)
+}
+
+// drop throws away what has come of the layers that are not whole: containerd would
+// keep bytes that are wrong, and find them wrong again.
+func (p *pull) drop(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for part := range p.parts {
+		_ = p.engine.ContentStore().Abort(ctx, "layer-"+part) // of most there is nothing
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/locald/locald/hack/faultregistry"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/runtime/containerd"
+	"github.com/locald/locald/runtime/runtimetest"
 )
 
 // login is a keychain with one entry for all registries.
@@ -148,4 +149,15 @@ func TestPullsThatAreNotWanted(t *testing.T) {
 	if asked := registry.Requests(); len(asked) > 0 {
 		t.Errorf("asked again for an image that is there: %v", asked)
 	}
+}
+
+func TestImages(t *testing.T) {
+	s := sharedServer(t)
+	runtimetest.Images(t, runtimetest.ImageSubject{
+		Subject: runtimetest.Subject{
+			Open:   func(t *testing.T, owner runtime.Owner) runtime.Runtime { return open(t, s, owner, nil) },
+			Output: output,
+		},
+		Forget: func(t *testing.T, image string) { s.ctr(t, "images", "rm", "--sync", image) },
+	})
 }
