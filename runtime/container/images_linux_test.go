@@ -40,6 +40,9 @@ func TestImages(t *testing.T) {
 // system. It has no network, so it pulls and starts nothing.
 func small(t *testing.T, owner runtime.Owner) (runtime.Runtime, func()) {
 	t.Helper()
+	if engineName() != "docker" {
+		t.Skip("it would be a Docker")
+	}
 	dockerd, err := exec.LookPath("dockerd")
 	if err != nil || os.Geteuid() != 0 {
 		t.Skipf("another engine needs root and dockerd: %v", err)
