@@ -10,6 +10,7 @@ import (
 	"github.com/locald/locald/ipc"
 	"github.com/locald/locald/runtime/builtin"
 	"github.com/locald/locald/runtime/container"
+	"github.com/locald/locald/runtime/containerd"
 )
 
 // doctor says what locald found on this machine, and what to do about it.
@@ -19,7 +20,7 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 		Detail: fmt.Sprintf("version %s, process %d, socket %s, log %s, state in %s", d.options.Version, os.Getpid(), d.socket, d.options.Places.Log, d.options.Places.Dir),
 	}}}
 	report.Checks = append(report.Checks, d.files()...)
-	report.Checks = append(report.Checks, engines(container.Discover(ctx, os.Getenv, engineAuto), d.engine(builtin.Name).Ping(ctx))...)
+	report.Checks = append(report.Checks, engines(container.Discover(ctx, os.Getenv, engineAuto), d.engine(builtin.Name).Ping(ctx), containerd.Look(ctx, os.Getenv))...)
 	report.Checks = append(report.Checks, natives(postgres.Installs(os.Getenv))...)
 	for _, l := range keeper.Layers() {
 		report.Checks = append(report.Checks, ipc.Check{Area: "containment", Name: l.Name, OK: l.Here || !l.Needed, Detail: l.Detail})
@@ -30,8 +31,8 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 }
 
 // engines says of each engine whether projects that name none use it, and why.
-// builtin is why containers cannot be made without one, or nil.
-func engines(found []container.Found, absent error) []ipc.Check {
+// absent is why containers cannot be made without one, or nil.
+func engines(found []container.Found, absent error, c containerd.Found) []ipc.Check {
 	var checks []ipc.Check
 	used, named := "", false
 	for _, f := range found {
@@ -62,6 +63,9 @@ func engines(found []container.Found, absent error) []ipc.Check {
 		used, b.Detail = builtin.Name, "used: no engine answers"
 	}
 	checks = append(checks, b)
+	if !c.Absent {
+		checks = append(checks, containerdCheck(c, &used, named))
+	}
 	if used == "" {
 		checks = append(checks, ipc.Check{
 			Area: "engine", Name: "none", OK: true, Detail: "nothing makes containers here; services with an image cannot start",
@@ -69,6 +73,23 @@ func engines(found []container.Found, absent error) []ipc.Check {
 		})
 	}
 	return checks
+}
+
+// containerdCheck says the same of containerd, which comes last.
+func containerdCheck(c containerd.Found, used *string, named bool) ipc.Check {
+	check := ipc.Check{Area: "engine", Name: containerd.Name, OK: true}
+	at := c.Version + " at " + c.Address + ": "
+	switch {
+	case c.Err != nil:
+		check.Detail, check.Remedy = c.Err.Error(), hintOf(c.Err)
+	case *used != "":
+		check.Detail = fmt.Sprintf("%scould be used, but %s comes first; engine = %q", at, *used, containerd.Name)
+	case named:
+		check.Detail = fmt.Sprintf("%scould be used, but another is named; engine = %q", at, containerd.Name)
+	default:
+		*used, check.Detail = containerd.Name, at+"used: no other engine can be had"
+	}
+	return check
 }
 
 func natives(found []postgres.Install) []ipc.Check {

@@ -142,5 +142,6 @@ func (d *Daemon) chooseEngine(ctx context.Context) project.Engine {
 	return choose([]seenEngine{
 		{name: engineDocker, why: absent, named: container.Named(os.Getenv)},
 		{name: builtin.Name, why: d.engine(builtin.Name).Ping(ctx)},
+		{name: containerd.Name, why: containerd.Look(ctx, os.Getenv).Err},
 	})
 }

@@ -40,6 +40,7 @@ type sandbox struct {
 	mark    string
 	environ []string
 	as      func(*exec.Cmd) // who the clients are; nil is who the tests are
+	last    []func() error  // what the daemon needs, ended after it
 }
 
 func newSandbox(t *testing.T, toml string) *sandbox {
@@ -423,6 +424,11 @@ func (s *sandbox) end() {
 	s.t.Helper()
 	if r := s.try("server", "stop"); r.code != 0 {
 		s.t.Errorf("server stop: %v", r)
+	}
+	for _, end := range s.last {
+		if err := end(); err != nil {
+			s.t.Error(err)
+		}
 	}
 	for _, p := range s.processes() {
 		s.t.Errorf("left over: process %v", p)

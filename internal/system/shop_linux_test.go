@@ -1,6 +1,7 @@
 package system
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
+	"github.com/locald/locald/hack/containerd"
+	"github.com/locald/locald/hack/podman"
 	"github.com/locald/locald/ipc"
 )
 
@@ -43,19 +46,65 @@ var web = sync.OnceValues(func() (path string, err error) {
 type machine struct {
 	name   string
 	engine string
-	need   func(*testing.T)
-	user   bool                              // an ordinary one
-	remove func(s *sandbox, svc ipc.Service) // behind locald's back
+	// open has the engine at hand while the test runs; what it returns removes a
+	// service's container behind locald's back.
+	open func(*testing.T, *sandbox) func(ipc.Service)
+	user bool // an ordinary one
 }
 
 var machines = []machine{
-	{name: "docker", engine: "docker", need: needEngine, remove: func(s *sandbox, svc ipc.Service) { s.docker("rm", "-f", svc.ContainerID) }},
-	{name: "builtin", engine: "builtin", need: needRoot, remove: killsContainer},
-	{name: "builtin as an ordinary user", engine: "builtin", need: needRoot, user: true, remove: killsContainer},
+	{name: "docker", engine: "docker", open: onDocker},
+	{name: "podman", engine: "podman", open: onPodman},
+	{name: "containerd", engine: "containerd", open: onContainerd},
+	{name: "builtin", engine: "builtin", open: onBuiltin},
+	{name: "builtin as an ordinary user", engine: "builtin", open: onBuiltin, user: true},
 }
 
-// killsContainer kills the process that stands for a container.
-func killsContainer(s *sandbox, svc ipc.Service) {
+func onDocker(t *testing.T, s *sandbox) func(ipc.Service) {
+	needEngine(t)
+	return func(svc ipc.Service) { s.docker("rm", "-f", svc.ContainerID) }
+}
+
+func onPodman(t *testing.T, s *sandbox) func(ipc.Service) {
+	if reason := podman.Missing(); reason != "" {
+		missing(t, "podman", reason)
+	}
+	service, err := podman.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.last = append(s.last, func() error { return service.Close(context.WithoutCancel(t.Context())) })
+	s.environ = append(s.environ, "CONTAINER_HOST="+service.Host())
+	return func(svc ipc.Service) { s.docker("-H", service.Host(), "rm", "-f", svc.ContainerID) }
+}
+
+func onContainerd(t *testing.T, s *sandbox) func(ipc.Service) {
+	server, err := containerd.New()
+	if err != nil {
+		missing(t, "containerd", err.Error())
+	}
+	s.last = append(s.last, server.Close)
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.environ = append(s.environ, "CONTAINERD_ADDRESS="+server.Address())
+	return func(svc ipc.Service) {
+		remove := exec.CommandContext(t.Context(), "ctr", "-a", server.Address(), "-n", "locald", "tasks", "rm", "-f", svc.ContainerID)
+		if out, err := remove.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+}
+
+func onBuiltin(t *testing.T, s *sandbox) func(ipc.Service) {
+	if os.Geteuid() != 0 {
+		missing(t, "builtin", "only root can become somebody else")
+	}
+	return s.killContainer
+}
+
+// killContainer kills the process that stands for a container.
+func (s *sandbox) killContainer(svc ipc.Service) {
 	s.t.Helper()
 	for _, pid := range children(s.t, s.keeper(s.status().Daemon.PID)) {
 		argv, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
@@ -65,13 +114,6 @@ func killsContainer(s *sandbox, svc ipc.Service) {
 		}
 	}
 	s.t.Errorf("no process stands for run %d of %s", svc.Run, svc.Name)
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can become somebody else")
-	}
 }
 
 const shop = `[project]
@@ -104,8 +146,8 @@ func TestShop(t *testing.T) {
 	}
 	for _, m := range machines {
 		t.Run(m.name, func(t *testing.T) {
-			m.need(t)
 			s := newShop(t, m, host, program)
+			remove := m.open(t, s)
 			s.run("up")
 			first := s.status()
 			running(t, first)
@@ -138,7 +180,7 @@ func TestShop(t *testing.T) {
 			again(t, before, after)
 			s.sells("13 products")
 
-			s.loses(m, "db")
+			s.loses("db", remove)
 			s.sells("13 products")
 
 			s.run("down", "-v", "--verify")
@@ -175,12 +217,12 @@ func newShop(t *testing.T, m machine, host, program string) *sandbox {
 
 // loses has somebody remove a service's container, which is seen within a second
 // and made anew.
-func (s *sandbox) loses(m machine, name string) {
+func (s *sandbox) loses(name string, remove func(ipc.Service)) {
 	s.t.Helper()
 	for attempts := 5; ; attempts-- { // a busy machine gets more attempts, not more time
 		before := of(s.status(), name)
 		began := time.Now()
-		m.remove(s, before)
+		remove(before)
 		seen := of(s.until("seen that the container is gone", func(now ipc.Status) bool {
 			return of(now, name).State != "running" || of(now, name).Run > before.Run
 		}), name)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -36,8 +37,26 @@ func TestImages(t *testing.T) {
 	})
 }
 
+// bridge is a network interface for another Docker engine. One that is told to
+// have none takes away the machine's.
+func bridge(t *testing.T) string {
+	t.Helper()
+	name := fmt.Sprintf("locald%d", os.Getpid())
+	for _, args := range [][]string{{"link", "add", name, "type", "bridge"}, {"addr", "add", "192.0.2.1/24", "dev", name}} {
+		if out, err := exec.CommandContext(t.Context(), "ip", args...).CombinedOutput(); err != nil {
+			t.Skipf("ip %v: %v: %s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "ip", "link", "delete", name).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	return name
+}
+
 // small is a Docker engine of the test's own whose images are on a small file
-// system. It has no network, so it pulls and starts nothing.
+// system. It starts nothing.
 func small(t *testing.T, owner runtime.Owner) (runtime.Runtime, func()) {
 	t.Helper()
 	if engineName() != "docker" {
@@ -60,7 +79,7 @@ func small(t *testing.T, owner runtime.Owner) (runtime.Runtime, func()) {
 	host := "unix://" + filepath.Join(dir, "docker.sock")
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	engine := exec.CommandContext(ctx, dockerd, "--data-root="+root, "--exec-root="+filepath.Join(dir, "exec"), "--pidfile="+filepath.Join(dir, "pid"),
-		"--host="+host, "--bridge=none", "--iptables=false", "--ip-masq=false")
+		"--host="+host, "--bridge="+bridge(t), "--iptables=false", "--ip-masq=false")
 	engine.Cancel = func() error { return engine.Process.Signal(unix.SIGTERM) }
 	var log bytes.Buffer
 	engine.Stdout, engine.Stderr = &log, &log

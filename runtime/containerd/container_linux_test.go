@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	hackcontainerd "github.com/locald/locald/hack/containerd"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/runtime/containerd"
 )
@@ -383,14 +384,19 @@ func TestADaemonIsKilled(t *testing.T) {
 func TestContainerdComesAndGoes(t *testing.T) {
 	t.Parallel()
 	sharedServer(t)
-	s, err := newServer()
+	own, err := hackcontainerd.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.end)
-	if err := s.start(); err != nil {
+	t.Cleanup(func() {
+		if err := own.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := own.Start(); err != nil {
 		t.Fatal(err)
 	}
+	s := server{own}
 	news := make(chan bool, 10)
 	b := open(t, s, owner(t), func(o *containerd.Options) { o.Away = func(err error) { news <- err != nil } })
 	first := b.shell(t, "echo up; while [ ! -e /shared/go ]; do sleep 0.05; done; echo it goes on; exit 5")
@@ -399,7 +405,7 @@ func TestContainerdComesAndGoes(t *testing.T) {
 	first.Image.Mounts = []runtime.Mount{{Source: shared, Target: "/shared"}}
 	ends, stays := b.up(t, first), b.up(t, second)
 	saying(t, first, "up")
-	s.kill(syscall.SIGKILL)
+	s.Kill(syscall.SIGKILL)
 	got(t, news, true)
 	if err := b.Ping(t.Context()); !errors.Is(err, runtime.ErrUnavailable) {
 		t.Errorf("Ping = %v; want ErrUnavailable", err)
@@ -413,7 +419,7 @@ func TestContainerdComesAndGoes(t *testing.T) {
 	if exit := wait(t, ends); exit.Code != 5 || !strings.Contains(output(t, first.Log), "it goes on") {
 		t.Errorf("Wait = %+v, %q; want 5 and what it wrote", exit, output(t, first.Log))
 	}
-	if err := s.start(); err != nil {
+	if err := s.Start(); err != nil {
 		t.Fatal(err)
 	}
 	got(t, news, false)

@@ -2,17 +2,16 @@ package containerd_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
+	hackcontainerd "github.com/locald/locald/hack/containerd"
 	"github.com/locald/locald/hack/faultregistry"
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/logs"
@@ -76,95 +75,26 @@ func absent(t *testing.T, reason string) {
 }
 
 // server is a containerd of the tests' own.
-type server struct {
-	dir     string
-	address string
-	config  string
-	cmd     *exec.Cmd
-}
+type server struct{ *hackcontainerd.Server }
 
 // shared is the one that most tests use.
-var shared = sync.OnceValues(func() (*server, error) {
-	s, err := newServer()
-	if err == nil {
-		err = s.start()
+var shared = sync.OnceValues(func() (server, error) {
+	s, err := hackcontainerd.New()
+	if err != nil {
+		return server{}, err
 	}
-	if s != nil {
-		atEnd = append(atEnd, s.end)
-	}
-	return s, err
+	atEnd = append(atEnd, func() { _ = s.Close() })
+	return server{s}, s.Start()
 })
 
-func newServer() (*server, error) {
-	if os.Geteuid() != 0 {
-		return nil, errors.New("containerd is for root")
-	}
-	if _, err := exec.LookPath("containerd"); err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp("", "locald-ctd-") // short: a socket's name is
-	if err != nil {
-		return nil, err
-	}
-	s := &server{dir: dir, address: filepath.Join(dir, "c.sock"), config: filepath.Join(dir, "config.toml")}
-	return s, os.WriteFile(s.config, fmt.Appendf(nil, `version = 2
-root = %q
-state = %q
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.tracing"]
-[grpc]
-address = %q
-`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), s.address), 0o600)
-}
-
-// start returns once it answers.
-func (s *server) start() error {
-	output, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer output.Close()
-	s.cmd = exec.Command("containerd", "--config", s.config, "--log-level", "warn")
-	s.cmd.Stdout, s.cmd.Stderr = output, output
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
-	if err := s.cmd.Start(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	for {
-		found := containerd.Look(ctx, s.env)
-		if found.Err == nil {
-			return nil
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			text, _ := os.ReadFile(output.Name())
-			return fmt.Errorf("%w\n%s", found.Err, text)
-		}
-	}
-}
-
-func (s *server) env(name string) string {
+func (s server) env(name string) string {
 	if name == "CONTAINERD_ADDRESS" {
-		return s.address
+		return s.Address()
 	}
 	return os.Getenv(name)
 }
 
-func (s *server) kill(sig syscall.Signal) {
-	_ = s.cmd.Process.Signal(sig)
-	_ = s.cmd.Wait()
-}
-
-func (s *server) end() {
-	if s.cmd != nil {
-		s.kill(syscall.SIGTERM)
-	}
-	_ = os.RemoveAll(s.dir)
-}
-
-func sharedServer(t *testing.T) *server {
+func sharedServer(t *testing.T) server {
 	t.Helper()
 	s, err := shared()
 	if err != nil {
@@ -193,13 +123,13 @@ var initFile = sync.OnceValues(func() (string, error) {
 // bench is a runtime as a daemon has it.
 type bench struct {
 	*containerd.Runtime
-	server  *server
+	server  server
 	dir     string
 	owner   runtime.Owner
 	process *process.Runtime
 }
 
-func open(t *testing.T, s *server, owner runtime.Owner, more func(*containerd.Options)) *bench {
+func open(t *testing.T, s server, owner runtime.Owner, more func(*containerd.Options)) *bench {
 	t.Helper()
 	file, err := initFile()
 	if err != nil {
@@ -235,11 +165,11 @@ func open(t *testing.T, s *server, owner runtime.Owner, more func(*containerd.Op
 }
 
 // ctr runs containerd's own client, as somebody else on the machine would.
-func (s *server) ctr(t *testing.T, args ...string) string {
+func (s server) ctr(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "ctr", append([]string{"-a", s.address, "-n", containerd.Namespace}, args...)...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "ctr", append([]string{"-a", s.Address(), "-n", containerd.Namespace}, args...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("ctr %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
