@@ -265,11 +265,12 @@ func (r *Runtime) died(i *instance, exit runtime.Exit, known bool) {
 			state, err = i.state(r.life)
 		}
 		switch {
-		case i.e.notFound(err):
+		case i.e.notFound(err), err == nil && (state.Status == container.StateRemoving || state.Dead):
 			exit.Reason = removedByOther
+			if exit.Code == 0 { // it ended well because it was asked to, and not because it was done
+				exit.Known = false
+			}
 		case err != nil: // the event said enough
-		case state.Status == container.StateRemoving || state.Dead:
-			exit.Reason = removedByOther
 		case !known:
 			exit = exitOf(state.ExitCode, exit.At)
 		}
