@@ -132,24 +132,6 @@ func (r *Registry) PushIndex(tag string, index v1.ImageIndex) (string, error) {
 	return ref.String(), nil
 }
 
-// TestImage returns the image of that tag that hack/testimages has built.
-func TestImage(tag string) (v1.Image, error) {
-	store, err := images.Default()
-	if err != nil {
-		return nil, err
-	}
-	all, err := store.Images()
-	if err != nil {
-		return nil, err
-	}
-	for _, image := range all {
-		if slices.Contains(image.Tags, tag) {
-			return image.Image, nil
-		}
-	}
-	return nil, fmt.Errorf("%s was not built", tag)
-}
-
 // PushTestImages pushes everything that hack/testimages has built, and returns
 // the whole names.
 func (r *Registry) PushTestImages() ([]string, error) {

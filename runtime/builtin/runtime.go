@@ -34,7 +34,7 @@ type Options struct {
 // concurrently.
 type Runtime struct {
 	options Options
-	pulls   runtime.Pulls[*oci.Image]
+	pulls   outer.Pulls[*oci.Image]
 
 	unpacking sync.Mutex
 	carried   []byte // the maker, packed, while it is used; guarded by unpacking

@@ -27,20 +27,18 @@ import (
 	"github.com/locald/locald/runtime/container"
 )
 
-// builders are BuildKit, and the older builder that speaks as Podman's does.
-var builders = []struct {
-	name  string
-	older bool
-}{{"BuildKit", false}, {"older", true}}
-
-// eachBuilder runs a test with every builder of the engine.
+// eachBuilder runs a test with every builder of the engine: of Docker with
+// BuildKit, and with the older one, as which Podman's speaks.
 func eachBuilder(t *testing.T, test func(t *testing.T, b *bench, p *faultengine.Proxy)) {
 	t.Helper()
-	for _, builder := range builders {
-		t.Run(builder.name, func(t *testing.T) {
+	for _, older := range []bool{false, true} {
+		if engineName() == "podman" && !older {
+			continue // it has one builder
+		}
+		t.Run(map[bool]string{false: "BuildKit", true: "older"}[older], func(t *testing.T) {
 			t.Parallel()
 			p := newProxy(t)
-			if builder.older {
+			if older {
 				p.On("", "/_ping", -1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
 					w.Header().Set("Builder-Version", "1")
 					forward.ServeHTTP(w, r)
@@ -153,8 +151,9 @@ func TestAnImageIsBuiltOnceAndAgainWhenItsFilesHaveChanged(t *testing.T) {
 	})
 }
 
+// TestEarlierImagesThatNobodyUsesAreRemoved runs beside no other test: Podman
+// gives up when an image goes while it looks at all of them.
 func TestEarlierImagesThatNobodyUsesAreRemoved(t *testing.T) {
-	t.Parallel()
 	eachBuilder(t, func(t *testing.T, b *bench, _ *faultengine.Proxy) {
 		dir := sources(t, map[string]string{"Dockerfile": "FROM " + shellImage + "\nCOPY n /n\nCMD [\"sh\", \"-c\", \"cat /n; exec sleep 1000\"]\n", "n": "1"})
 		running := b.building(t, dir)
@@ -214,7 +213,7 @@ func TestEachWayABuildFailsHasItsOwnMessage(t *testing.T) {
 			{"a step", "FROM " + shellImage + "\nRUN echo first >&2; echo the reason >&2; exit 3\n", []string{"] RUN echo first >&2; echo the reason >&2; exit 3: ", "3", ": first / the reason"}, "locald logs web", false},
 			{"an instruction", "FROM " + shellImage + "\nRUNN x\n", []string{"RUNN"}, "locald logs web", false},
 			{"a file", "FROM " + shellImage + "\nCOPY missing /\n", []string{"missing", "COPY"}, "locald logs web", false},
-			{"a base image that is not there", "FROM " + registry.Addr() + "/none:1\n", []string{"image " + registry.Addr() + "/none:1: it does not exist on " + registry.Addr()}, "docker pull " + registry.Addr() + "/none:1", false},
+			{"a base image that is not there", "FROM " + registry.Addr() + "/none:1\n", []string{"image " + registry.Addr() + "/none:1: it does not exist on " + registry.Addr()}, engineName() + " pull " + registry.Addr() + "/none:1", false},
 			{"a registry", "FROM " + nobody.Addr().String() + "/none:1\n", []string{"image " + nobody.Addr().String() + "/none:1: " + nobody.Addr().String() + " cannot be reached"}, "curl -I", true},
 		} {
 			t.Run(test.name, func(t *testing.T) {
@@ -235,43 +234,29 @@ func TestEachWayABuildFailsHasItsOwnMessage(t *testing.T) {
 
 func TestWhatABuildWritesIsInTheLog(t *testing.T) {
 	t.Parallel()
-	for _, builder := range builders {
-		t.Run(builder.name, func(t *testing.T) {
-			t.Parallel()
-			p := newProxy(t)
-			if builder.older {
-				p.On("", "/_ping", -1, func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
-					w.Header().Set("Builder-Version", "1")
-					forward.ServeHTTP(w, r)
-				})
+	eachBuilder(t, func(t *testing.T, b *bench, p *faultengine.Proxy) {
+		var notes []string
+		b.Runtime = open(t, container.Options{Owner: b.owner, Getenv: p.Env, Note: func(_ string, run int, text string) { notes = append(notes, fmt.Sprint(run, " ", text)) }})
+		b.prepare(t, b.building(t, sources(t, map[string]string{
+			"Dockerfile": "FROM " + shellImage + "\nCOPY unique /\nRUN echo one; echo two\n", "unique": b.project.ID,
+		})))
+		text := strings.Join(notes, "\n")
+		at := 0
+		for _, want := range []string{"1 build: [2/", "] COPY unique /", "1 build: [3/", "] RUN echo one", "1 build: one", "1 build: two"} {
+			next := strings.Index(text[at:], want)
+			if next < 0 {
+				t.Fatalf("notes:\n%s\nwant %q after what is before it", text, want)
 			}
-			var notes []string
-			b := newBench(t, container.Options{Getenv: p.Env, Note: func(_ string, run int, text string) { notes = append(notes, fmt.Sprint(run, " ", text)) }})
-			spec := b.building(t, sources(t, map[string]string{
-				"Dockerfile": "FROM " + shellImage + "\nCOPY unique /\nRUN echo one; echo two\n", "unique": b.project.ID,
-			}))
-			b.prepare(t, spec)
-			text := strings.Join(notes, "\n")
-			at := 0
-			for _, want := range []string{"1 build: [2/", "] COPY unique /", "1 build: [3/", "] RUN echo one", "1 build: one", "1 build: two"} {
-				next := strings.Index(text[at:], want)
-				if next < 0 {
-					t.Fatalf("notes:\n%s\nwant %q after what is before it", text, want)
-				}
-				at += next
-			}
-		})
-	}
+			at += next
+		}
+	})
 }
 
 func TestABuildThatIsCancelledEnds(t *testing.T) {
 	t.Parallel()
 	eachBuilder(t, func(t *testing.T, b *bench, _ *faultengine.Proxy) {
-		if err := b.Ping(t.Context()); err != nil {
-			t.Fatal(err)
-		}
 		seconds := fmt.Sprintf("10000.%d", time.Now().UnixNano())
-		if b.Engine() == "podman" { // which builds a step to its end
+		if engineName() == "podman" { // which builds a step to its end
 			seconds = strings.TrimPrefix(seconds, "100")
 		}
 		spec := b.building(t, sources(t, map[string]string{"Dockerfile": "FROM " + shellImage + "\nRUN exec sleep " + seconds + "\n"}))
@@ -343,38 +328,32 @@ func TestAnEngineThatGoesAwayInABuildIsNotTheDockerfilesFault(t *testing.T) {
 // TestABaseImageIsTakenFromItsRegistry takes it from one that wants a token,
 // which it gives to everybody, or to whom it knows.
 func TestABaseImageIsTakenFromItsRegistry(t *testing.T) {
-	t.Parallel()
-	for _, login := range []string{"", "ana:secret"} {
-		t.Run("login "+login, func(t *testing.T) {
-			t.Parallel()
-			host := newTokenRegistry(t, login)
-			base := host + "/base:1"
-			eachBuilder(t, func(t *testing.T, b *bench, p *faultengine.Proxy) {
-				home := sources(t, map[string]string{"config.json": fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte(login)))})
-				if login == "" {
-					home = t.TempDir()
-				}
-				b.Runtime = open(t, container.Options{Owner: b.owner, Getenv: func(name string) string {
-					if name == "DOCKER_CONFIG" {
-						return home
-					}
-					return p.Env(name)
-				}})
-				spec := b.building(t, sources(t, map[string]string{"Dockerfile": "FROM " + base + "\nCOPY unique /\n", "unique": b.project.ID}))
-				b.prepare(t, spec)
-			})
-			if login == "" {
-				return
-			}
-			b := newBench(t, container.Options{})
-			stranger := host + "/other:1"
-			err := b.Prepare(t.Context(), b.building(t, sources(t, map[string]string{"Dockerfile": "FROM " + stranger + "\n"})), func(runtime.Progress) {})
-			fault, ok := errors.AsType[*runtime.Fault](err)
-			if !ok || fault.Code != "image_pull" || fault.Hint != "docker login "+host || !strings.Contains(err.Error(), stranger) {
-				t.Errorf("without a login: %v, %+v; want docker login", err, fault)
-			}
-		})
+	needEngine(t)
+	const login = "ana:open sesame"
+	public, private := newTokenRegistry(t, ""), newTokenRegistry(t, login)
+	config := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", config)
+	stored := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, private, base64.StdEncoding.EncodeToString([]byte(login)))
+	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(stored), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	eachBuilder(t, func(t *testing.T, b *bench, _ *faultengine.Proxy) {
+		for _, host := range []string{public, private} {
+			b.prepare(t, b.building(t, sources(t, map[string]string{"Dockerfile": "FROM " + host + "/base:1\nCOPY unique /\n", "unique": b.project.ID})))
+		}
+	})
+}
+
+func TestABaseImageThatNeedsALoginSaysSo(t *testing.T) {
+	t.Parallel()
+	eachBuilder(t, func(t *testing.T, b *bench, _ *faultengine.Proxy) {
+		host := newTokenRegistry(t, "ana:open sesame")
+		err := b.Prepare(t.Context(), b.building(t, sources(t, map[string]string{"Dockerfile": "FROM " + host + "/base:1\n"})), func(runtime.Progress) {})
+		fault, ok := errors.AsType[*runtime.Fault](err)
+		if !ok || fault.Code != "image_pull" || fault.Hint != engineName()+" login "+host || !strings.Contains(err.Error(), host+"/base:1") {
+			t.Errorf("without a login: %v, %+v; want to log in", err, fault)
+		}
+	})
 }
 
 // newTokenRegistry is a registry with an image, and with the kind of tokens that

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"time"
 
@@ -51,11 +50,9 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(ru
 			return e.absent(spec)
 		}
 	}
-	_, err = r.pulls.Join(ctx, spec.Image.Name, report, func(ctx context.Context, layers *runtime.Layers) (struct{}, error) {
-		p := &pull{e: e, image: spec.Image.Name, domain: reference.Domain(name), auth: credentials(ctx, name), layers: layers}
-		return struct{}{}, p.run(ctx)
-	})
-	return err
+	p := &pull{e: e, image: spec.Image.Name, domain: reference.Domain(name), layers: runtime.NewLayers(spec.Image.Name, report)}
+	p.auth = credentials(ctx, name)
+	return p.run(ctx)
 }
 
 // absent is the error for an image that must be there and is not.
@@ -185,19 +182,19 @@ var (
 		"connection refused", "no such host", "i/o timeout", "network is unreachable", "no route to host", "server misbehaving",
 		"Client.Timeout", "TLS handshake timeout", "context deadline exceeded", "request canceled while waiting for connection",
 	}
-	wordsBroken = []string{"EOF", "connection reset", "broken pipe", "received unexpected HTTP status: 5", "invalid status code from registry 5", "500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway", "short read"}
+	wordsBroken = []string{"EOF", "connection reset", "broken pipe", "received unexpected HTTP status: 5", "invalid status code from registry 5", "500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway", "short read", wordsDigest}
 	wordsLogin  = []string{"unauthorized", "no basic auth credentials", "authentication required", "401 Unauthorized"}
-	wordsDenied = []string{"pull access denied", "requested access to the resource is denied", "denied:", "invalid status code from registry 403"}
+	wordsDenied = []string{"pull access denied", "requested access to the resource is denied", "denied:"}
 	wordsNone   = []string{"manifest unknown", "not found", "name unknown"}
 	wordsArch   = []string{"no matching manifest", "no image found in manifest list", "no image found in image index"}
 	wordsOther  = []string{"layers from manifest don't match image configuration", "manifest verification failed"}
 )
 
-// How Docker and Podman say of a layer that it is not what its digest says, and
-// that it cannot be unpacked. What follows may be the digest.
-var (
-	wordsDigest = []string{"filesystem layer verification failed for digest ", "Digest did not match, expected "}
-	wordsUnpack = []string{"failed to register layer", `adding layer with blob "`}
+// How Docker begins what it has to say of a layer: that it is not what its digest
+// says, and that it cannot be unpacked.
+const (
+	wordsDigest = "filesystem layer verification failed"
+	wordsUnpack = "failed to register layer"
 )
 
 func mentions(err error, words []string) bool {
@@ -212,10 +209,10 @@ func mentions(err error, words []string) bool {
 // passing reports whether trying again may help: the registry answered before,
 // or said that the fault is its own.
 func passing(err error, begun bool) bool {
-	if mentions(err, wordsUnpack) {
+	if strings.Contains(err.Error(), wordsUnpack) {
 		return false
 	}
-	return mentions(err, wordsBroken) || mentions(err, wordsDigest) || begun && mentions(err, wordsUnreachable)
+	return mentions(err, wordsBroken) || begun && mentions(err, wordsUnreachable)
 }
 
 // fault says which of the ways to fail it was, and what to type. Those that
@@ -227,9 +224,9 @@ func (p *pull) fault(err error) error {
 	switch {
 	case strings.Contains(err.Error(), "no space left on device"):
 		code, what, hint = "disk_full", "the engine's disk is full", p.e.name+" system df"
-	case mentions(err, wordsDigest):
+	case strings.Contains(err.Error(), wordsDigest):
 		what, hint = "what came from "+p.domain+" is damaged", damaged
-	case mentions(err, wordsUnpack):
+	case strings.Contains(err.Error(), wordsUnpack):
 		what, hint = "what came from "+p.domain+" cannot be unpacked", damaged
 	case mentions(err, wordsOther):
 		what, hint = "what "+p.domain+" has does not belong together", damaged
@@ -261,13 +258,12 @@ func (p *pull) fault(err error) error {
 // layerOf is the layer that an error is about: the one whose digest it has, or
 // the one that was unpacked, which engines do one after the other.
 func (p *pull) layerOf(err error) string {
-	for _, words := range slices.Concat(wordsDigest, wordsUnpack) {
-		if _, digest, found := strings.Cut(err.Error(), words+"sha256:"); found && len(digest) >= 12 {
-			return digest[:12]
-		}
+	text := err.Error()
+	if _, digest, found := strings.Cut(text, wordsDigest+" for digest sha256:"); found && len(digest) >= 12 {
+		return digest[:12]
 	}
 	unpacked := p.layers.In(runtime.Unpacking)
-	if mentions(err, wordsUnpack) && len(unpacked) == 1 {
+	if strings.Contains(text, wordsUnpack) && len(unpacked) == 1 {
 		return unpacked[0]
 	}
 	return ""

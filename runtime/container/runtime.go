@@ -79,7 +79,6 @@ type Runtime struct {
 	end      context.CancelCauseFunc
 	running  sync.WaitGroup // every goroutine of the runtime
 	dialing  singleflight.Group
-	pulls    runtime.Pulls[struct{}]
 	networks networks
 	reach    reach
 	building turns

@@ -69,7 +69,7 @@ func (s *steps) begin(step string) {
 // wrote takes lines that a step wrote.
 func (s *steps) wrote(lines []byte) {
 	for line := range bytes.Lines(lines) {
-		text := strings.ToValidUTF8(strings.TrimRight(colours.ReplaceAllString(string(line), ""), "\r\n \t"), "�")
+		text := strings.ToValidUTF8(strings.TrimRight(colours().ReplaceAllString(string(line), ""), "\r\n \t"), "�")
 		if text == "" {
 			continue
 		}
@@ -80,7 +80,7 @@ func (s *steps) wrote(lines []byte) {
 }
 
 // colours are what a terminal would take for one.
-var colours = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
+var colours = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]") })
 
 // trace follows BuildKit.
 func (s *steps) trace(message []byte) {
@@ -146,7 +146,7 @@ func (s *steps) fetched(downloads []download) {
 }
 
 // olderStep is how the older builder and Podman begin one.
-var olderStep = regexp.MustCompile(`^(?i:step) (\d+/\d+) ?: (.*)$`)
+var olderStep = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?i:step) (\d+/\d+) ?: (.*)$`) })
 
 // stream follows the older builder and Podman, which send what a terminal would
 // show.
@@ -156,7 +156,7 @@ func (s *steps) stream(text string) {
 	s.line = append(s.line, text...)
 	for {
 		line, rest, whole := bytes.Cut(s.line, []byte("\n"))
-		if !whole && !olderStep.Match(line) {
+		if !whole && !olderStep().Match(line) {
 			return
 		}
 		s.line = rest
@@ -168,10 +168,10 @@ func (s *steps) stream(text string) {
 }
 
 // imageID is all of a line with which Podman ends.
-var imageID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var imageID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}$`) })
 
 func (s *steps) say(line string) {
-	if m := olderStep.FindStringSubmatch(line); m != nil {
+	if m := olderStep().FindStringSubmatch(line); m != nil {
 		if strings.HasPrefix(m[2], "LABEL ") && strings.Contains(m[2], labelBuilt) {
 			return // ours
 		}
@@ -184,7 +184,7 @@ func (s *steps) say(line string) {
 			return
 		}
 	}
-	if !imageID.MatchString(line) {
+	if !imageID().MatchString(line) {
 		s.wrote([]byte(line))
 	}
 }

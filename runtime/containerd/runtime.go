@@ -73,7 +73,7 @@ type Runtime struct {
 	running sync.WaitGroup
 
 	dialing sync.Mutex
-	pulls   runtime.Pulls[struct{}]
+	pulls   outer.Pulls[struct{}]
 
 	mu        sync.Mutex
 	engine    *engine // nil until one has answered

@@ -1,13 +1,15 @@
-package runtime
+package outer
 
 import (
 	"context"
 	"sync"
+
+	"github.com/locald/locald/runtime"
 )
 
-// Pulls are the images on their way to a runtime. Whoever asks for one that is
-// joins: it is brought once, and everybody who waits sees how far it is. Image is
-// what a pull brings.
+// Pulls are the images on their way. Whoever asks for one that is joins: it is
+// brought once, and everybody who waits sees how far it is. Image is what a pull
+// brings.
 type Pulls[Image any] struct {
 	mu     sync.Mutex
 	flying map[string]*flight[Image] // by name
@@ -22,18 +24,17 @@ type flight[Image any] struct {
 	cancel context.CancelFunc
 
 	mu      sync.Mutex
-	waiting map[*func(Progress)]bool
-	last    map[string]Progress // of each layer, and of the whole, for who joins
+	waiting map[*func(runtime.Progress)]bool
+	last    map[string]runtime.Progress // of each layer, and of the whole, for who joins
 }
 
-// Join brings an image with pull, unless that is under way, and returns what
-// came of it. report is not called any more when Join returns. The context of pull
-// ends when the last who waits for it has left.
-func (p *Pulls[Image]) Join(ctx context.Context, name string, report func(Progress), pull func(context.Context, *Layers) (Image, error)) (Image, error) {
+// Join brings an image with pull, unless that is done already, and returns what
+// came of it. report is not called any more when Join returns.
+func (p *Pulls[Image]) Join(ctx context.Context, name string, report func(runtime.Progress), pull func(context.Context, *runtime.Layers) (Image, error)) (Image, error) {
 	p.mu.Lock()
 	f := p.flying[name]
 	if f == nil {
-		f = &flight[Image]{done: make(chan struct{}), waiting: map[*func(Progress)]bool{}, last: map[string]Progress{}}
+		f = &flight[Image]{done: make(chan struct{}), waiting: map[*func(runtime.Progress)]bool{}, last: map[string]runtime.Progress{}}
 		if p.flying == nil {
 			p.flying = map[string]*flight[Image]{}
 		}
@@ -43,7 +44,7 @@ func (p *Pulls[Image]) Join(ctx context.Context, name string, report func(Progre
 		go func() {
 			defer close(f.done)
 			defer p.over(name, f)
-			layers := NewLayers(name, f.tell)
+			layers := runtime.NewLayers(name, f.tell)
 			f.image, f.err = pull(flying, layers)
 		}()
 	}
@@ -69,7 +70,7 @@ func (p *Pulls[Image]) over(name string, f *flight[Image]) {
 }
 
 // leave ends who waits. After the last one the image is asked for anew.
-func (p *Pulls[Image]) leave(name string, f *flight[Image], report *func(Progress)) {
+func (p *Pulls[Image]) leave(name string, f *flight[Image], report *func(runtime.Progress)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f.mu.Lock()
@@ -83,7 +84,7 @@ func (p *Pulls[Image]) leave(name string, f *flight[Image], report *func(Progres
 	}
 }
 
-func (f *flight[Image]) enter(report *func(Progress)) {
+func (f *flight[Image]) enter(report *func(runtime.Progress)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waiting[report] = true
@@ -92,7 +93,7 @@ func (f *flight[Image]) enter(report *func(Progress)) {
 	}
 }
 
-func (f *flight[Image]) tell(p Progress) {
+func (f *flight[Image]) tell(p runtime.Progress) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.last[p.Layer] = p
