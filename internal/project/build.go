@@ -12,12 +12,21 @@ import (
 )
 
 // unfit is what an id may have and a repository's name may not.
-var unfit = regexp.MustCompile(`[_-]*_[_-]*`)
+var unfit = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[_-]*_[_-]*`) })
 
 // builtName is what the image of a service is called that has no name of its
 // own. A tag may be any service's name; the id's end keeps projects apart.
 func builtName(project, service string) string {
-	return "locald/" + strings.TrimLeft(unfit.ReplaceAllString(project, "-"), "-") + ":" + service
+	return "locald/" + strings.TrimLeft(unfit().ReplaceAllString(project, "-"), "-") + ":" + service
+}
+
+// imageName is what the image of a service is called that is not managed; c is
+// what is written of it.
+func (s *service) imageName(c *config.Service) string {
+	if c.Build == nil || c.Image != "" {
+		return c.Image
+	}
+	return builtName(s.project.id, c.Name)
 }
 
 func built(b *config.Build) *runtime.Build {

@@ -70,9 +70,9 @@ func (s *service) uses(all []ImageUse, others func(name string) *service) []Imag
 	}
 	use := ImageUse{Service: s.conf.Name, Engine: s.engine.Name, Image: s.choice.Image}
 	if s.conf.Type != config.TypePostgres {
-		use.Image = s.conf.Image
+		use.Image = s.imageName(s.conf)
 		if c, err := env.Expanded(s.input(0, others)); err == nil {
-			use.Image = c.Image
+			use.Image = s.imageName(c)
 		}
 	}
 	for _, run := range s.project.records.get(s.conf.Name).Runs {

@@ -1,7 +1,6 @@
 package project
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -382,12 +381,12 @@ func (s *service) containerSpec(base runtime.Spec) (runtime.Spec, error) {
 		return base, err
 	}
 	image := &runtime.Image{
-		Name: c.Image, Pull: s.pull(), Entrypoint: c.Entrypoint, User: c.User,
+		Name: s.imageName(c), Pull: s.pull(), Entrypoint: c.Entrypoint, User: c.User,
 		Host: c.Network == "host", Tmpfs: c.Tmpfs, ReadOnly: c.ReadOnly, Memory: c.Memory, CPUs: c.CPUs,
 		Labels: c.Labels, Reach: s.reach(), Engine: c.MayReachEngine(),
 	}
 	if c.Build != nil {
-		image.Name, image.Build = cmp.Or(c.Image, builtName(s.project.id, c.Name)), built(c.Build)
+		image.Build = built(c.Build)
 	}
 	if _, written := c.At["workdir"]; written {
 		image.Workdir = c.Workdir
