@@ -213,7 +213,7 @@ func TestWhatIsMounted(t *testing.T) {
 		}
 		w.own(t, b.base)
 		at := func(source, target string, readOnly bool) {
-			b.spec.Mounts = append(b.spec.Mounts, Mount{filepath.Join(host, source), target, readOnly})
+			b.spec.Mounts = append(b.spec.Mounts, Mount{Source: filepath.Join(host, source), Target: target, ReadOnly: readOnly})
 		}
 		at("b", "/dir/b", false) // is below the next one
 		at("a", "/dir", false)
@@ -230,6 +230,90 @@ func TestWhatIsMounted(t *testing.T) {
 			t.Errorf("%q, %v", text, err)
 		}
 	})
+}
+
+func TestVolumesAreFilled(t *testing.T) {
+	everybody(t, func(t *testing.T, w who) {
+		// What the image has, in a directory that leads there by a link.
+		image := func(b *box) {
+			data := filepath.Join(b.base, "layer/srv/data")
+			b.write(filepath.Join(data, "a"), "a of the image\n")
+			b.write(filepath.Join(data, "sub/run"), "echo ran\n")
+			for _, err := range []error{
+				os.Link(filepath.Join(data, "a"), filepath.Join(data, "sub/again")),
+				os.Symlink("/etc/hosts", filepath.Join(data, "out")), os.Symlink("srv/data", filepath.Join(b.base, "layer/link")),
+				unix.Chmod(filepath.Join(data, "sub/run"), 0o751), unix.Chmod(filepath.Join(data, "sub"), 0o500), unix.Chmod(data, 0o1730),
+			} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		const look = "cd /link; cat a sub/run; stat -c %a . sub sub/run; stat -c %h a; readlink out; ls -A"
+		const filled = "a of the image\necho ran\n1730\n500\n751\n2\n/etc/hosts\na\nout\nsub\n"
+		for name, test := range map[string]struct {
+			before func(*testing.T, *box, string)
+			want   string
+		}{
+			"new": {func(*testing.T, *box, string) {}, filled},
+			"empty": {func(t *testing.T, _ *box, volume string) {
+				if err := os.Mkdir(volume, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}, filled},
+			"killed while it was copied": {func(_ *testing.T, b *box, volume string) {
+				b.write(volume+".part/a", "half of it")
+				b.write(volume+".part/old", "")
+			}, filled},
+			"killed while it moved in": {func(_ *testing.T, b *box, volume string) {
+				b.write(volume+".copied/sub/run", "of the copy\n")
+				b.write(volume+"/a", "that has moved\n")
+			}, "that has moved\nof the copy\n755\n755\n644\n1\na\nsub\n"},
+			"in use": {func(_ *testing.T, b *box, volume string) {
+				b.write(volume+"/a", "mine\n")
+			}, "mine\n755\n1\na\n"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				b := w.newBox(t, look+" 2>/dev/null; echo 2>/dev/null >new; exit 0")
+				image(b)
+				volume := filepath.Join(b.base, "c/volumes/0")
+				if err := os.Mkdir(filepath.Dir(volume), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				test.before(t, b, volume)
+				w.own(t, b.base)
+				b.spec.Mounts = append(b.spec.Mounts, Mount{Source: volume, Target: "/link", Fill: true})
+				out, _ := b.start().output()
+				if out != test.want {
+					t.Errorf("it sees\n%s, want\n%s; it says %s", out, test.want, b.stderr.String())
+				}
+				if left, _ := filepath.Glob(volume + ".*"); len(left) > 0 {
+					t.Errorf("beside it are %v", left)
+				}
+				if _, err := os.Lstat(filepath.Join(volume, "new")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	})
+}
+
+func TestAVolumeBelongsToWhomTheImageSays(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	b := who{rootful: true}.newBox(t, "stat -c %u:%g . f; echo >mine && cat mine")
+	data := filepath.Join(b.base, "layer/data")
+	b.write(filepath.Join(data, "f"), "")
+	for name, owner := range map[string]int{data: 999, data + "/f": 7} {
+		if err := os.Chown(name, owner, owner); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.spec.User, b.spec.Workdir = User{UID: 999, GID: 999}, "/data"
+	b.spec.Mounts = append(b.spec.Mounts, Mount{Source: filepath.Join(b.dir, "volumes/0"), Target: "/data", Fill: true})
+	b.want("999:999\n7:7\n\n", 0)
 }
 
 func TestReadOnlyRoot(t *testing.T) {

@@ -41,6 +41,7 @@
 //	control    the socket of Exec
 //	upper      what the container has written
 //	work       the overlay's own
+//	volumes    of the container alone, where a Mount has its Source there
 //
 // And of one that an engine makes, instead of the last two:
 //

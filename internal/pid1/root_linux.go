@@ -43,6 +43,7 @@ func (s *Spec) makeRoot(rootless bool, before func() error) error {
 		return err
 	}
 	for _, step := range []func() error{
+		func() error { return r.fillAll(s) },
 		func() error { return r.kernel(s.HostNetwork, rootless) },
 		func() error { return r.devices(rootless, s.MapGID) },
 		func() error { return r.identity(s) },

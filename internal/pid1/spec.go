@@ -76,6 +76,10 @@ type Mount struct {
 	Source   string `json:"source"` // absolute
 	Target   string `json:"target"` // made if it is missing; links are followed inside of the container
 	ReadOnly bool   `json:"read_only,omitempty"`
+	// Fill is for volumes: Source is made if it is missing, and as long as it is
+	// empty it gets what the image has at Target. Names that begin with Source's
+	// are used beside it.
+	Fill bool `json:"fill,omitempty"`
 }
 
 // ExitFailed is the status of a container that could not be made; one whose

@@ -3,7 +3,13 @@ package builtin
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/locald/locald/internal/oci"
 	"github.com/locald/locald/internal/pid1"
@@ -44,7 +50,30 @@ func (r *Runtime) container(spec runtime.Spec, image *oci.Image, dir string) (pi
 		made.User.Groups = nil
 		made.MapUID, made.MapGID = made.User.UID, made.User.GID
 	}
+	made.Mounts = append(made.Mounts, anonymous(spec.Image, image, dir)...)
 	return made, nil
+}
+
+// anonymous are the volumes that the image wants and the spec does not mount:
+// directories of the container, which end with it.
+func anonymous(asked *runtime.Image, image *oci.Image, dir string) (mounts []pid1.Mount) {
+	taken := map[string]bool{"/": true}
+	for _, m := range asked.Mounts {
+		taken[path.Clean(m.Target)] = true
+	}
+	for _, t := range asked.Tmpfs {
+		target, _, _ := strings.Cut(t, ":")
+		taken[path.Clean(target)] = true
+	}
+	for _, target := range slices.Sorted(maps.Keys(image.Config.Volumes)) {
+		target = path.Join("/", target)
+		if !taken[target] {
+			taken[target] = true
+			source := filepath.Join(dir, "volumes", strconv.Itoa(len(mounts)))
+			mounts = append(mounts, pid1.Mount{Source: source, Target: target, Fill: true})
+		}
+	}
+	return mounts
 }
 
 // unsupported is pid1's reason as that of an engine that is not there.

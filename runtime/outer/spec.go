@@ -78,7 +78,7 @@ func (o Options) Compose(spec runtime.Spec, image *oci.Image) (pid1.Spec, error)
 				return made, err
 			}
 		}
-		made.Mounts = append(made.Mounts, pid1.Mount{Source: source, Target: m.Target, ReadOnly: m.ReadOnly})
+		made.Mounts = append(made.Mounts, pid1.Mount{Source: source, Target: m.Target, ReadOnly: m.ReadOnly, Fill: source != m.Source})
 	}
 	return made, o.connect(&made, spec)
 }
