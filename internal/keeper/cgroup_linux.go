@@ -91,11 +91,11 @@ type groups struct {
 // makeGroups makes the keeper's group below its own one. It returns nil where
 // that cannot be had: then there are the other layers.
 func makeGroups(owner, name string) *groups {
-	own, ok := groupOf("")
+	own, ok := delegatedGroup()
 	if !ok {
 		return nil
 	}
-	dir := filepath.Join(own.dir, fmt.Sprintf("locald-%06x-%s", instanceOf(owner), name))
+	dir := filepath.Join(own.dir, groupOfKeeper(owner, name))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil
 	}
@@ -116,6 +116,14 @@ func makeGroups(owner, name string) *groups {
 	return g
 }
 
+// groupPrefix is how the names of locald's groups begin.
+const groupPrefix = "locald-"
+
+// groupOfKeeper is the name of a keeper's own groups.
+func groupOfKeeper(owner, name string) string {
+	return fmt.Sprintf("%s%06x-%s", groupPrefix, instanceOf(owner), name)
+}
+
 func (g *groups) close() {
 	if g == nil {
 		return
@@ -126,18 +134,25 @@ func (g *groups) close() {
 
 func groupName(number uint64) string { return strconv.FormatUint(number, 16) }
 
-// make makes the group of a run and returns a descriptor of it.
-func (g *groups) make(number uint64) (r *runGroup, fd int, err error) {
-	name := groupName(number)
+// make makes the group of a run and returns a descriptor of where in it the main
+// process is to be.
+func (g *groups) make(r *run) (made *runGroup, fd int, err error) {
+	const how = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+	name := groupName(r.mark.Number)
+	made = &runGroup{dir: filepath.Join(g.dir, name)}
+	if r.bounds != nil && r.bounds.program != "" { // it is there already, and divided
+		fd, err = unix.Open(r.bounds.program, how, 0)
+		return made, fd, err
+	}
 	if err := unix.Mkdirat(g.fd, name, 0o755); err != nil {
 		return nil, -1, err
 	}
-	fd, err = unix.Openat(g.fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err = unix.Openat(g.fd, name, how, 0)
 	if err != nil {
 		_ = unix.Unlinkat(g.fd, name, unix.AT_REMOVEDIR)
 		return nil, -1, err
 	}
-	return &runGroup{dir: filepath.Join(g.dir, name)}, fd, nil
+	return made, fd, nil
 }
 
 // runGroup is the control group of one run. A nil one is that of a run without:

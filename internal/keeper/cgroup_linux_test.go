@@ -123,7 +123,7 @@ func TestLayers(t *testing.T) {
 		}
 		return all
 	}
-	if all := told(); len(all) != 6 || !all["subreaper"].Here || !all["pidfd"].Here {
+	if all := told(); len(all) != 7 || !all["subreaper"].Here || !all["pidfd"].Here {
 		t.Errorf("layers are %+v", all)
 	}
 	t.Setenv(Groups, "off")

@@ -28,6 +28,15 @@
 // The forced end stops what it finds before it kills: what is stopped keeps its
 // place below the limit, and nothing can be forked into it.
 //
+// # What limits a run
+//
+// A run with Limits gets control groups in which they hold, of version 2 where
+// the controllers are delegated, else of version 1. Its main process stays
+// outside and decides what goes there: what stands for a container is no part of
+// it. In version 2 a group that hands controllers down can have no process, so
+// daemon and keeper leave theirs for one below it, if nobody else is there, when
+// the first run with limits comes.
+//
 // # What proves that a run has ended
 //
 // The keeper is a subreaper, so whoever loses its parent becomes the keeper's

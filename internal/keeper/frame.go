@@ -43,6 +43,7 @@ type runRequest struct {
 	Signal       int           `json:"signal"`
 	Grace        time.Duration `json:"grace"`
 	Unprivileged bool          `json:"unprivileged,omitempty"`
+	Limits       *Limits       `json:"limits,omitempty"`
 }
 
 type stopRequest struct {

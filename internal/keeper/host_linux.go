@@ -88,6 +88,7 @@ type host struct {
 	quit   chan struct{}  // closed when nothing is left to keep
 	aside  sync.WaitGroup // what goes on until then
 	groups *groups        // nil where there are none
+	limits *limiter       // nil where there are to be none
 	ledger *ledger        // nil where it cannot be kept
 
 	// forking makes forks serial, so that each run has a number of its own.
@@ -168,6 +169,7 @@ func serve(w *wire, log *slog.Logger) error {
 	<-written
 	h.aside.Wait()
 	h.groups.close()
+	h.limits.close()
 	err = errors.Join(err, h.ledger.close(left))
 	if h.stores != nil {
 		err = errors.Join(err, h.stores.close())
@@ -301,6 +303,7 @@ func (h *host) open(o *openRequest) {
 	name := fmt.Sprintf("%d-%d", os.Getpid(), ticks())
 	if !o.NoGroups {
 		h.groups = makeGroups(o.Owner, name)
+		h.limits = &limiter{name: groupOfKeeper(o.Owner, name), groups: h.groups}
 	}
 	// Before the first run: its group must be found whatever happens.
 	l := h.openLedger(string(o.Dir), name)
@@ -351,10 +354,14 @@ func (h *host) start(id uint64, q *runRequest, given []int) (*run, *Error) {
 		fds[1], fds[2] = uintptr(pipes.write[0]), uintptr(pipes.write[1])
 		r.streams = pipes.streams[:]
 	}
-	err := h.fork(r, path, argv, string(q.Dir), append(env, r.mark.variable(h.nested)), fds, q.Unprivileged && os.Geteuid() == 0)
+	err := h.fork(r, path, argv, string(q.Dir), append(env, r.mark.variable(h.nested)), fds, q)
 	if err != nil {
 		for _, s := range r.streams {
 			s.discard()
+		}
+		var limited *Error
+		if errors.As(err, &limited) {
+			return nil, limited
 		}
 		if q.Unprivileged && executable(path) == nil && checkDir(string(q.Dir)) == nil && os.Geteuid() == 0 {
 			return nil, &Error{Code: "internal", Message: fmt.Sprintf("command %s: in a user namespace: %v", path, err), Hint: "sysctl user.max_user_namespaces"}
@@ -384,9 +391,9 @@ func environment(joined []byte) []string {
 
 // fork makes the process and registers it before anybody can take its end for
 // that of a stranger.
-func (h *host) fork(r *run, path string, argv []string, dir string, env []string, fds [3]uintptr, unprivileged bool) error {
+func (h *host) fork(r *run, path string, argv []string, dir string, env []string, fds [3]uintptr, q *runRequest) error {
 	attr := &unixProcAttr{Dir: dir, Env: env, Files: fds[:], Sys: &unix.SysProcAttr{Setsid: true}}
-	if unprivileged {
+	if q.Unprivileged && os.Geteuid() == 0 {
 		asNobody(attr.Sys)
 	}
 	h.forking.Lock()
@@ -394,6 +401,21 @@ func (h *host) fork(r *run, path string, argv []string, dir string, env []string
 	number, done := h.numbers.next()
 	defer done()
 	r.mark.Number, r.born = number, ticks()
+	if q.Limits != nil {
+		var err error
+		if r.bounds, err = h.limits.make(q.Limits, number); err != nil {
+			return err
+		}
+		defer func() {
+			r.bounds.close()
+			if r.pid == 0 {
+				r.bounds.remove()
+			}
+		}()
+		for _, f := range r.bounds.given {
+			attr.Files = append(attr.Files, f.Fd())
+		}
+	}
 	h.mu.Lock()
 	h.forks++
 	h.mu.Unlock()
@@ -436,7 +458,7 @@ func (h *host) forkGrouped(r *run, path string, argv []string, attr *unixProcAtt
 	if h.groups == nil || r.mark.Number == 0 {
 		return forkExec(path, argv, attr)
 	}
-	g, fd, err := h.groups.make(r.mark.Number)
+	g, fd, err := h.groups.make(r)
 	if err != nil {
 		return forkExec(path, argv, attr)
 	}
@@ -448,6 +470,9 @@ func (h *host) forkGrouped(r *run, path string, argv []string, attr *unixProcAtt
 		return pid, nil
 	}
 	g.remove()
+	if r.bounds != nil && r.bounds.program != "" {
+		return 0, err // without the group there are no limits
+	}
 	// The program may be at fault, or the group: that shows without it.
 	attr.Sys.UseCgroupFD = false
 	pid, again := forkExec(path, argv, attr)
@@ -508,12 +533,10 @@ func (h *host) ended(r *run, e reaped) {
 	if e.status.Signaled() {
 		r.exit.Signal = unix.SignalName(e.status.Signal())
 		r.exit.Code = 128 + int(e.status.Signal())
-		if e.status.Signal() == unix.SIGKILL && !r.exit.Forced {
-			r.exit.Memory = memoryKill(r.group, r.oom)
-		}
 	} else {
 		r.exit.Code = e.status.ExitStatus()
 	}
+	r.exit.Memory = r.memoryKill(e.status)
 	if !r.ending {
 		r.ending = true
 		go h.end(r)

@@ -65,6 +65,19 @@ type Run struct {
 	// root, is user nobody (65534), which has a name everywhere: initdb asks for
 	// its own. Nothing happens when locald does not run as root.
 	Unprivileged bool
+
+	Limits *Limits // nil limits nothing
+}
+
+// Limits is what a run may use at most; zero is no limit. They do not hold for
+// its main process, but for what that starts in the control groups that it is
+// given, as descriptors from 3 on: of version 2 the directory of one to fork
+// into, of version 1 for each controller the file to which a thread writes 0 to
+// go there. A limit of memory or CPUs that cannot be had is an *Error.
+type Limits struct {
+	Memory int64   `json:"memory,omitempty"` // bytes
+	CPUs   float64 `json:"cpus,omitempty"`
+	PIDs   int64   `json:"pids,omitempty"` // processes and threads; where that cannot be limited it is not
 }
 
 // Exit says how the main process of a run ended.
@@ -74,7 +87,7 @@ type Exit struct {
 	At     time.Time `json:"at"`
 	Forced bool      `json:"forced,omitempty"` // by the keeper, because it had not ended within its grace
 	Left   int       `json:"left,omitempty"`   // processes that were there when the main one had ended by itself
-	Memory string    `json:"memory,omitempty"` // "yes" or "probably" when the kernel killed it to have memory
+	Memory string    `json:"memory,omitempty"` // "yes" or "probably" when the kernel killed it to have memory, "part" when something that it started
 }
 
 // Survivor is a process that could not be ended, and why.
@@ -326,7 +339,7 @@ func (r Run) request() (*runRequest, error) {
 	return &runRequest{
 		Run: r.ID, Number: r.Number, Dir: []byte(r.Dir), Log: []byte(r.Log),
 		Argv: []byte(strings.Join(r.Argv, "\x00")), Env: []byte(strings.Join(r.Env, "\x00")),
-		Signal: int(signal), Grace: r.Grace, Unprivileged: r.Unprivileged,
+		Signal: int(signal), Grace: r.Grace, Unprivileged: r.Unprivileged, Limits: r.Limits,
 	}, nil
 }
 

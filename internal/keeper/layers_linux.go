@@ -10,7 +10,7 @@ import (
 
 // Layers says which of them this machine gives.
 func Layers() []Layer {
-	return []Layer{subreaping(), marking(), handles(), recording(), grouping(), reserving()}
+	return []Layer{subreaping(), marking(), handles(), recording(), grouping(), reserving(), limiting()}
 }
 
 func subreaping() Layer {

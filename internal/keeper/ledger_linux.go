@@ -60,6 +60,7 @@ type record struct {
 	Owner  string        `json:"owner"`
 	Keeper identity      `json:"keeper"`
 	Group  *groupRecord  `json:"group,omitempty"`
+	Limits []string      `json:"limits,omitempty"` // the keeper's groups of version 1, made or not
 	Runs   []runRecorded `json:"runs,omitempty"`
 
 	path string
@@ -155,6 +156,12 @@ func (r *record) over() bool {
 			}
 		}
 	}
+	for _, dir := range r.Limits {
+		var fs unix.Statfs_t
+		if strings.HasPrefix(filepath.Base(dir), groupPrefix) && unix.Statfs(dir, &fs) == nil && fs.Type == unix.CGROUP_SUPER_MAGIC {
+			removeGroup(dir)
+		}
+	}
 	return true
 }
 
@@ -222,6 +229,11 @@ func (h *host) openLedger(dir, name string) *ledger {
 	l.record = record{Boot: boot, Owner: h.owner, Keeper: id}
 	if h.groups != nil {
 		l.record.Group = &groupRecord{Dir: h.groups.dir, Inode: h.groups.inode}
+	}
+	for _, controller := range controllers {
+		if dir := h.limits.separateGroup(controller); dir != "" {
+			l.record.Limits = append(l.record.Limits, dir)
+		}
 	}
 	l.save()
 	return l

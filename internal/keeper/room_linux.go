@@ -157,10 +157,22 @@ func counter(b []byte, name string) uint64 {
 
 // memoryKill says whether the kernel has ended a run's main process for want of
 // memory: "yes" when the run's group counts it, "probably" when the machine
-// has counted one since the run began, and nothing otherwise.
-func memoryKill(g *runGroup, before uint64) string {
-	if g != nil {
-		b, err := os.ReadFile(filepath.Join(g.dir, "memory.events"))
+// has counted one since the run began. "part" is for something that the main
+// process had started. A run with limits ends as what it started did.
+func (r *run) memoryKill(status unix.WaitStatus) string {
+	killed := status.Signaled() && status.Signal() == unix.SIGKILL
+	switch {
+	case r.exit.Forced:
+		return ""
+	case r.bounds.killed() && r.exit.Code == 128+int(unix.SIGKILL):
+		return "yes"
+	case r.bounds.killed() && r.exit.Code != 0 && !r.asked:
+		return "part"
+	case !killed && (r.bounds == nil || r.exit.Code != 128+int(unix.SIGKILL)):
+		return ""
+	}
+	if r.group != nil {
+		b, err := os.ReadFile(filepath.Join(r.group.dir, "memory.events"))
 		if err == nil {
 			if counter(b, "oom_kill") > 0 {
 				return "yes"
@@ -168,7 +180,7 @@ func memoryKill(g *runGroup, before uint64) string {
 			return ""
 		}
 	}
-	if oomKills() > before {
+	if oomKills() > r.oom {
 		return "probably"
 	}
 	return ""

@@ -27,6 +27,7 @@ type run struct {
 	number  int
 	streams []*stream
 	group   *runGroup    // nil where there is none
+	bounds  *bounds      // nil without limits
 	wrote   atomic.Int64 // when output last had the ledger look, ns
 
 	reaped   bool // the main process has ended
@@ -106,6 +107,7 @@ func (h *host) end(r *run) {
 		h.report(r, survivors)
 		h.await(r, func() time.Time { return time.Time{} }, func() bool { return h.goneLocked(r) })
 	}
+	r.bounds.remove()
 	for _, s := range r.streams {
 		s.finish()
 	}

@@ -67,6 +67,9 @@ func launch(rootless bool, limits func() error) (*launcher, error) {
 
 // restrict takes from this thread what containers do not have.
 func restrict() error {
+	if err := aloneWithGroups(); err != nil {
+		return err
+	}
 	for c := range uintptr(unix.CAP_LAST_CAP + 1) {
 		if slices.Contains(capabilities, c) {
 			continue

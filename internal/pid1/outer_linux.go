@@ -47,6 +47,7 @@ func line(e *Error) string {
 type outer struct {
 	spec    Spec
 	network Network
+	groups  groups
 	gateway Gateway // nil without a network of its own that reaches anything
 	conn    connection
 	life    context.Context // of the network
@@ -61,13 +62,14 @@ type outer struct {
 
 func outside(argument string, n Network) int {
 	signals := hearSignals() // first of all: what comes is for the main program
+	given := givenGroups()
 	// What the container's environment says to Go programs is not meant for us.
 	debug.SetMemoryLimit(math.MaxInt64)
 	debug.SetGCPercent(100)
 	// The kernel ends the inner process with the thread that forked it, so this
 	// one stays.
 	goruntime.LockOSThread()
-	o := &outer{network: n, served: make(chan error, 1)}
+	o := &outer{network: n, groups: given, served: make(chan error, 1)}
 	o.life, o.leave = context.WithCancel(context.Background())
 	code, err := o.run(argument, signals)
 	if err == nil {
@@ -91,7 +93,7 @@ func (o *outer) run(argument string, signals chan os.Signal) (int, *Error) {
 		return o.host(signals)
 	}
 	// It takes as long as all that we have to do before it is told anything.
-	cmd, conn, err := startInner(&o.spec)
+	cmd, conn, err := startInner(&o.spec, o.groups)
 	if err != nil {
 		return 0, err
 	}
@@ -258,7 +260,7 @@ func (o *outer) serve(link *os.File) {
 
 // startInner starts the inner process in new namespaces, with a connection to
 // it. It waits for its hello.
-func startInner(s *Spec) (*exec.Cmd, connection, *Error) {
+func startInner(s *Spec, in groups) (*exec.Cmd, connection, *Error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, connection{}, fail(Failed, "socketpair", err)
@@ -276,7 +278,7 @@ func startInner(s *Spec) (*exec.Cmd, connection, *Error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{outerDescriptor - 3: far}
 	cmd.SysProcAttr = s.namespaces()
-	if err := cmd.Start(); err != nil {
+	if err := in.start(cmd); err != nil {
 		_ = conn.Close()
 		return nil, connection{}, forbidden("namespaces", err)
 	}
@@ -300,7 +302,7 @@ func (s *Spec) namespaces() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{
 		Setsid:     true, // signals for the outer process's group come once
 		Pdeathsig:  syscall.SIGKILL,
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 	}
 	if !s.HostNetwork {
 		attr.Cloneflags |= unix.CLONE_NEWNET

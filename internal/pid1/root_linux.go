@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -191,9 +192,23 @@ func (r root) kernel(hostNetwork, rootless bool) error {
 	var st unix.Statfs_t
 	if unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
 		// Programs read their limits there, and do without where they cannot.
-		_ = r.mount("cgroup2", "/sys/fs/cgroup", quiet|unix.MS_RDONLY, "")
+		r.groups()
 	}
 	return nil
+}
+
+// groups shows the container's own control group. It is done by a thread that
+// sees no other, and which ends here, as others may not have it.
+func (r root) groups() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		goruntime.LockOSThread()
+		if aloneWithGroups() == nil {
+			_ = r.mount("cgroup2", "/sys/fs/cgroup", quiet|unix.MS_RDONLY, "")
+		}
+	}()
+	<-done
 }
 
 // devices makes /dev.

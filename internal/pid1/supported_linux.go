@@ -25,7 +25,7 @@ func probe(dir string) error {
 	if err := s.prepare(); err != nil {
 		return asError("directory "+dir, err)
 	}
-	cmd, conn, e := startInner(&s)
+	cmd, conn, e := startInner(&s, groups{})
 	if e != nil {
 		return e
 	}

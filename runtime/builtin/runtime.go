@@ -170,7 +170,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Instanc
 // start runs what makes the container, and waits until it is made.
 func (r *Runtime) start(ctx context.Context, spec runtime.Spec, image *oci.Image, made pid1.Spec) (*instance, error) {
 	o := r.outer()
-	o.Program = r.program()
+	o.Program, o.Limits = r.program(), limits(spec.Image)
 	c, err := o.Start(ctx, spec, &image.Config, made)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"github.com/locald/locald/internal/pid1"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/runtime/outer"
+	"github.com/locald/locald/runtime/process"
 )
 
 // check finds what no container can be made of.
@@ -25,10 +26,16 @@ func check(spec runtime.Spec) error {
 	if spec.Image.Build != nil {
 		return runtime.NoBuilder(Name)
 	}
-	if spec.Image.Memory != 0 || spec.Image.CPUs != 0 {
-		return outer.Invalid("delete memory and cpus, or engine = \"docker\"", "the builtin engine does not limit memory and cpus")
-	}
 	return nil
+}
+
+// mostProcesses is how many processes and threads a container can have where
+// that can be limited: far more than any service needs, and few enough for a
+// machine to live with a fork bomb.
+const mostProcesses = 4096
+
+func limits(image *runtime.Image) *process.Limits {
+	return &process.Limits{Memory: image.Memory, CPUs: image.CPUs, PIDs: mostProcesses}
 }
 
 // usual is the user of a container whose image asks for root, where an ordinary

@@ -27,6 +27,7 @@ type Options struct {
 	Process *process.Runtime // runs the outer processes, and says whose they are
 	Program []string         // argv of a locald; empty is this program
 	Folder  string           // within Dir: that of the containers' own directories
+	Limits  *process.Limits  // of what the outer process starts; nil: it starts nothing, or has none
 }
 
 // Volumes are the named volumes.
@@ -82,7 +83,7 @@ func (o Options) Start(ctx context.Context, spec runtime.Spec, image *dockerspec
 	if outer.StopSignal == "" {
 		outer.StopSignal = image.StopSignal
 	}
-	main, err := o.Process.Start(ctx, outer)
+	main, err := o.Process.StartLimited(ctx, outer, o.Limits)
 	if err != nil {
 		return nil, err
 	}

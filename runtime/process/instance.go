@@ -62,6 +62,8 @@ func exitOf(e keeper.Exit) runtime.Exit {
 		exit.Reason = "it did not end when asked"
 	case e.Memory == "yes":
 		exit.Reason = "killed by the kernel for memory"
+	case e.Memory == "part":
+		exit.Reason = "the kernel killed one of its processes for memory"
 	case e.Memory != "":
 		exit.Reason = "probably killed by the kernel for memory"
 	case e.Left == 1:
