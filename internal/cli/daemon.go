@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/locald/locald/internal/pid1"
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
 )
@@ -271,10 +272,11 @@ func executable() (string, error) {
 }
 
 // daemonEnviron is the environment of a daemon: this command's, without what
-// is meant for this command or for the service that it runs in.
+// is meant for this command or for the service that it runs in. Only
+// pid1.UsersVariable is for the daemon.
 func daemonEnviron(environ []string, places state.Places) []string {
 	env := slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
-		return strings.HasPrefix(v, "LOCALD_") || strings.HasPrefix(v, "NOTIFY_SOCKET=")
+		return strings.HasPrefix(v, "LOCALD_") && !strings.HasPrefix(v, pid1.UsersVariable+"=") || strings.HasPrefix(v, "NOTIFY_SOCKET=")
 	})
 	return append(env, places.Env()...)
 }

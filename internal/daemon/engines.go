@@ -47,7 +47,7 @@ func (d *Daemon) engine(name string) engine {
 func (d *Daemon) newEngine(name string) engine {
 	switch name {
 	case builtin.Name:
-		return builtin.New(builtin.Options{Dir: d.options.Places.Dir, Process: d.process})
+		return builtin.New(builtin.Options{Dir: d.options.Places.Dir, Process: d.process, Users: os.Getenv(builtin.UsersVariable)})
 	case containerd.Name:
 		var c *containerd.Runtime
 		c = containerd.New(containerd.Options{

@@ -76,7 +76,7 @@ func measure(dir string) (files int, size int64) {
 func (p *pull) make(ctx context.Context, l layer) (resumed bool, err error) {
 	s := p.store
 	work, part := s.path("tmp", "layer-"+l.diffID.Hex), s.path("partial", l.diffID.Hex+"-"+l.blob.Hex)
-	if err := removeTree(work); err != nil {
+	if err := s.removeTree(work); err != nil {
 		return false, stored(err)
 	}
 	if err := os.MkdirAll(work+"/fs", 0o700); err != nil {
@@ -84,7 +84,7 @@ func (p *pull) make(ctx context.Context, l layer) (resumed bool, err error) {
 	}
 	file, err := os.OpenFile(part, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return false, stored(errors.Join(err, removeTree(work)))
+		return false, stored(errors.Join(err, s.removeTree(work)))
 	}
 	defer file.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -100,9 +100,9 @@ func (p *pull) make(ctx context.Context, l layer) (resumed bool, err error) {
 	case err == nil:
 		err = s.install(work, l.diffID)
 	case IsKind(err, Network) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
-		return d.resumed(), errors.Join(err, removeTree(work)) // the part is good and is kept
+		return d.resumed(), errors.Join(err, s.removeTree(work)) // the part is good and is kept
 	}
-	return d != nil && d.resumed(), errors.Join(err, removeTree(work), os.Remove(part))
+	return d != nil && d.resumed(), errors.Join(err, s.removeTree(work), os.Remove(part))
 }
 
 // install moves a finished layer to its place.
@@ -168,7 +168,13 @@ func (p *pull) unpackStream(d *download, blob io.Reader, work string) (*contents
 	defer tar.close()
 	sum := sha256.New()
 	hashed := io.TeeReader(tar, sum)
-	got, err := unpack(d.ctx, work+"/fs", hashed, p.store.privileged)
+	own := p.store.options.Own
+	got, owners, err := unpack(d.ctx, work+"/fs", hashed, p.store.privileged, own != nil)
+	if err == nil && own != nil {
+		if err := own(work+"/fs", owners); err != nil {
+			return nil, fail(Unsupported, "its files cannot be given to whom they belong: %w", err)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -123,7 +123,7 @@ func (s *Store) sweep(ctx context.Context, choose func([]Listed) ([]string, erro
 	}
 	entries, err := os.ReadDir(s.path("trash"))
 	for _, entry := range entries {
-		err = errors.Join(err, removeTree(s.path("trash", entry.Name())))
+		err = errors.Join(err, s.removeTree(s.path("trash", entry.Name())))
 	}
 	return freed, err
 }

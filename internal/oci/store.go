@@ -35,6 +35,18 @@ type Options struct {
 	Pause time.Duration
 	// Stall is how long a registry may send nothing; 0 is 30 seconds.
 	Stall time.Duration
+
+	// Own, if not nil, gives what is in an unpacked layer its owners, which this
+	// process itself may not do. Remove then deletes trees with files of theirs.
+	Own    func(dir string, owners []Owner) error
+	Remove func(dir string) error
+}
+
+// Owner is whose an entry of a layer is, and its mode.
+type Owner struct {
+	Name     string // from the layer's root, through no link
+	UID, GID int
+	Mode     uint32 // 0 for a link, which has none
 }
 
 // complete puts in what is not said.
@@ -237,7 +249,14 @@ func (s *Store) discard(path string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(err, removeTree(aside))
+	return errors.Join(err, s.removeTree(aside))
+}
+
+func (s *Store) removeTree(path string) error {
+	if s.options.Remove != nil {
+		return s.options.Remove(path)
+	}
+	return removeTree(path)
 }
 
 // removeTree deletes a tree whose directories may forbid that.

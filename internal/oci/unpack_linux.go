@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -51,6 +52,7 @@ type unpacker struct {
 	got        contents
 	dirs       map[string]*directory // by their real names; "" is the root
 	gone       map[string]bool       // whiteouts that stand
+	owners     map[string]Owner      // of what is not root's or runs as its owner; nil where nobody wants to know
 	noted      map[string]bool
 	buffer     []byte
 
@@ -66,21 +68,24 @@ type directory struct {
 }
 
 // unpack reads a tar to its end mark and writes what is in it to dir, which is
-// empty.
-func unpack(ctx context.Context, dir string, from io.Reader, privileged bool) (*contents, error) {
+// empty. If it is owned, it returns the owners that somebody else has to give.
+func unpack(ctx context.Context, dir string, from io.Reader, privileged, owned bool) (*contents, []Owner, error) {
 	top, err := os.Open(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer top.Close()
 	tree, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer tree.Close()
 	u := &unpacker{
 		ctx: ctx, root: int(top.Fd()), tree: tree, privileged: privileged, dirs: map[string]*directory{"": {}}, gone: map[string]bool{},
 		noted: map[string]bool{}, buffer: make([]byte, 128<<10), lastFD: -1,
+	}
+	if owned {
+		u.owners = map[string]Owner{}
 	}
 	defer u.forget()
 	r := tar.NewReader(from)
@@ -90,17 +95,34 @@ func unpack(ctx context.Context, dir string, from io.Reader, privileged bool) (*
 			break
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err := u.entry(h, r); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if err := u.finish(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	slices.Sort(u.got.Notes)
-	return &u.got, nil
+	return &u.got, slices.SortedFunc(maps.Values(u.owners), deepest), nil
+}
+
+// deepest sorts what is in a directory before the directory.
+func deepest(a, b Owner) int { return strings.Compare(b.Name, a.Name) }
+
+// whose notes the owner of an entry for whoever wants to know.
+func (u *unpacker) whose(name string, h *tar.Header) {
+	if u.owners == nil {
+		return
+	}
+	mode := uint32(h.Mode & 0o7777)
+	if h.Typeflag == tar.TypeSymlink {
+		mode = 0
+	}
+	if h.Uid != 0 || h.Gid != 0 || h.Typeflag != tar.TypeDir && mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		u.owners[name] = Owner{Name: name, UID: h.Uid, GID: h.Gid, Mode: mode}
+	}
 }
 
 func (u *unpacker) forget() {
@@ -325,6 +347,7 @@ func (u *unpacker) follow(fd int, way []string, i int) ([]string, error) {
 func (u *unpacker) clear(at place) (wasGone bool, err error) {
 	wasGone = u.gone[at.name]
 	delete(u.gone, at.name)
+	delete(u.owners, at.name)
 	if u.dirs[at.name] == nil {
 		err := unix.Unlinkat(at.dir, at.base, 0)
 		if errors.Is(err, unix.ENOENT) {
@@ -343,6 +366,7 @@ func (u *unpacker) clear(at place) (wasGone bool, err error) {
 			delete(u.gone, name)
 		}
 	}
+	maps.DeleteFunc(u.owners, func(name string, _ Owner) bool { return strings.HasPrefix(name, below) })
 	if u.last == at.name || strings.HasPrefix(u.last, below) {
 		u.forget()
 	}
@@ -417,6 +441,7 @@ func (u *unpacker) file(at place, h *tar.Header, content io.Reader) error {
 	if err != nil {
 		return err
 	}
+	u.whose(at.name, h)
 	return setTime(at, h)
 }
 
@@ -541,6 +566,7 @@ func (u *unpacker) owned(at place, h *tar.Header) error {
 			return err
 		}
 	}
+	u.whose(at.name, h)
 	return setTime(at, h)
 }
 
@@ -637,6 +663,7 @@ func (u *unpacker) seal(name string, d *directory) error {
 	if h == nil {
 		return unix.Fchmod(fd, 0o755)
 	}
+	u.whose(name, h)
 	// Before the mode, which may close the directory to its owner.
 	if err := unix.UtimesNanoAt(dir, base, times(h.ModTime), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err

@@ -65,7 +65,7 @@ func unpackHere(t *testing.T, entries ...entry) (dir string, got *contents, err 
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	got, err = unpack(t.Context(), dir, bytes.NewReader(archive(t, entries...)), privileged(base))
+	got, _, err = unpack(t.Context(), dir, bytes.NewReader(archive(t, entries...)), privileged(base), false)
 	return dir, got, err
 }
 
@@ -156,7 +156,7 @@ func TestNothingLeavesTheRoot(t *testing.T) {
 			if err := errors.Join(os.WriteFile(base+"/secret", []byte("s"), 0o600), os.Mkdir(base+"/fs", 0o700)); err != nil {
 				t.Fatal(err)
 			}
-			_, err := unpack(t.Context(), base+"/fs", bytes.NewReader(archive(t, test.entries...)), privileged(base))
+			_, _, err := unpack(t.Context(), base+"/fs", bytes.NewReader(archive(t, test.entries...)), privileged(base), false)
 			if !IsKind(err, test.kind) {
 				t.Errorf("unpack = %v; want %s", err, test.kind)
 			}
@@ -244,7 +244,7 @@ func TestSparseFilesStaySparse(t *testing.T) {
 			t.Fatal(err)
 		}
 		dir := t.TempDir()
-		if _, err := unpack(t.Context(), dir, bytes.NewReader(content), privileged(dir)); err != nil {
+		if _, _, err := unpack(t.Context(), dir, bytes.NewReader(content), privileged(dir), false); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(filepath.Join(dir, "f"))
@@ -350,7 +350,7 @@ func FuzzUnpack(f *testing.F) {
 		}
 		root := privileged(base)
 		before := outside(t, base)
-		_, _ = unpack(t.Context(), base+"/fs", bytes.NewReader(content), root)
+		_, _, _ = unpack(t.Context(), base+"/fs", bytes.NewReader(content), root, false)
 		if after := outside(t, base); after != before {
 			t.Errorf("beside the root there was\n%sand is\n%s", before, after)
 		}

@@ -9,8 +9,8 @@ import (
 	"io/fs"
 )
 
-func unpack(context.Context, string, io.Reader, bool) (*contents, error) {
-	return nil, &Error{Kind: Unsupported, Err: errors.New("layers are unpacked on Linux only")}
+func unpack(context.Context, string, io.Reader, bool, bool) (*contents, []Owner, error) {
+	return nil, nil, &Error{Kind: Unsupported, Err: errors.New("layers are unpacked on Linux only")}
 }
 
 func privileged(string) bool { return false }

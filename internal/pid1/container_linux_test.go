@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -182,6 +184,69 @@ func TestAnOrdinaryUserHasOneUser(t *testing.T) {
 	b.spec.MapUID, b.spec.User = 999, User{UID: 0}
 	if _, code := b.start().output(); code != 125 || !strings.Contains(b.stderr.String(), "user 0:0: the container of an ordinary user has one user only, here 999:0") {
 		t.Errorf("status %d; it says %s", code, b.stderr.String())
+	}
+}
+
+// What the users of a range have made is theirs outside too, and only they, or
+// root among them, can delete it.
+func TestARangeOfUsers(t *testing.T) {
+	t.Parallel()
+	w, ok := ranged(t)
+	if !ok {
+		t.Skip()
+	}
+	b := w.newBox(t, "id -u; id -G; mkdir -m 700 d; touch d/f; stat -c %u:%g d; chown 5 d 2>/dev/null || echo no; stat -c %u:%g /etc")
+	b.spec.User, b.spec.Workdir = User{UID: 999, GID: 998, Groups: []uint32{7, 8}}, "/tmp"
+	b.want("999\n998 7 8\n999:998\nno\n0:0\n", 0)
+	var st syscall.Stat_t
+	if err := syscall.Stat(filepath.Join(b.dir, "upper/tmp/d"), &st); err != nil || st.Uid != w.users.UIDs[1].Host+998 {
+		t.Errorf("outside it belongs to %d: %v", st.Uid, err)
+	}
+	w.runs(t, "remove", b.dir)
+	if _, err := os.Lstat(b.dir); err == nil {
+		t.Error("it is there after it was removed")
+	}
+
+	b = w.newBox(t, "")
+	b.spec.User = User{UID: 1 << 20}
+	if _, code := b.start().output(); code != 125 || !strings.Contains(b.stderr.String(), "user 1048576:0: the range of users that the container has is too small") {
+		t.Errorf("status %d; it says %s", code, b.stderr.String())
+	}
+}
+
+func TestOwnersFromARange(t *testing.T) {
+	t.Parallel()
+	w, ok := ranged(t)
+	if !ok {
+		t.Skip()
+	}
+	base := w.place(t)
+	b := &box{t: t, base: base}
+	for _, name := range []string{"open", "closed/f"} {
+		b.write(filepath.Join(base, "it", name), name)
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(base, "it/link")); err != nil {
+		t.Fatal(err)
+	}
+	w.own(t, base)
+	w.runs(t, "own", filepath.Join(base, "it"))
+	first := w.users.UIDs[1].Host - 1
+	for name, want := range map[string][3]uint32{
+		"open": {first + 7, first + 8, 0o104711}, "closed": {first + 9, first + 9, 0o40700}, "closed/f": {first + 9, uint32(w.user), 0o100600}, "link": {first + 7, uint32(w.user), 0o120777},
+	} {
+		var st syscall.Stat_t
+		if err := syscall.Lstat(filepath.Join(base, "it", name), &st); err != nil || [3]uint32{st.Uid, st.Gid, st.Mode} != want {
+			t.Errorf("%s is %d:%d %o, want %d; %v", name, st.Uid, st.Gid, st.Mode, want, err)
+		}
+	}
+}
+
+// runs has them run a command of the test binary.
+func (w who) runs(t *testing.T, arguments ...string) {
+	t.Helper()
+	command := slices.Concat(w.command, []string{copyOfTest}, arguments)
+	if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", arguments, err, out)
 	}
 }
 

@@ -228,7 +228,7 @@ func (c *inner) startCommand(q commandRequest, given []*os.File, ended chan<- in
 	var own []*os.File
 	defer func() { closeAll(own) }()
 	if q.Terminal != nil {
-		near, far, err := openTerminal(*q.Terminal, p.user, c.rootless)
+		near, far, err := openTerminal(*q.Terminal, p.user, c.single)
 		if err != nil {
 			return 0, nil, fail(Failed, "terminal", err)
 		}
@@ -256,7 +256,7 @@ func (c *inner) startCommand(q commandRequest, given []*os.File, ended chan<- in
 }
 
 // openTerminal makes a terminal in the container. The command gets the far end.
-func openTerminal(size Size, user User, rootless bool) (near, far *os.File, err error) {
+func openTerminal(size Size, user User, single bool) (near, far *os.File, err error) {
 	near, err = os.OpenFile("/dev/pts/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, nil, err
@@ -272,7 +272,7 @@ func openTerminal(size Size, user User, rootless bool) (near, far *os.File, err 
 	if err == nil {
 		far, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	}
-	if err == nil && !rootless {
+	if err == nil && !single {
 		err = far.Chown(int(user.UID), -1)
 	}
 	if err != nil {

@@ -66,11 +66,11 @@ func (r root) fill(m Mount) error {
 		return err
 	}
 	part := m.Source + halfCopied
-	if err := Remove(part); err != nil {
+	if err := remove(part); err != nil {
 		return err
 	}
 	if err := copyTree(at(fd)+"/.", part); err != nil {
-		return errors.Join(err, Remove(part))
+		return errors.Join(err, remove(part))
 	}
 	if err := os.Rename(part, m.Source+allCopied); err != nil {
 		return err
@@ -99,7 +99,7 @@ func moveIn(volume string) error {
 	if err := unix.Stat(copied, &st); err != nil {
 		return err
 	}
-	return errors.Join(like(volume, &st), Remove(copied))
+	return errors.Join(like(volume, &st), remove(copied))
 }
 
 // copyTree copies a directory to a name that is not there. Nobody changes the

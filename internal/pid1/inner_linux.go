@@ -26,6 +26,7 @@ type hello struct {
 	Rootless bool   `json:"rootless,omitempty"`
 	Attach   bool   `json:"attach,omitempty"` // to the network that Main has
 	Probe    bool   `json:"probe,omitempty"`  // go as far as the main program, and end
+	Chore    *chore `json:"chore,omitempty"`  // do that, and end
 }
 
 // order is what it is told after that.
@@ -59,6 +60,7 @@ type inner struct {
 	spec     Spec
 	env      []string
 	rootless bool
+	single   bool // one user is all that it has
 	launcher *launcher
 
 	proceed chan struct{}
@@ -88,6 +90,9 @@ func inside(n Network) int {
 	if err != nil || os.Getpid() != 1 {
 		return notForPeople()
 	}
+	if h.Chore != nil {
+		return h.Chore.report(outer)
+	}
 	var control *os.File
 	if len(files) == 1 {
 		control = files[0]
@@ -103,7 +108,7 @@ func notForPeople() int {
 func newInner(outer connection, h hello, control *os.File) *inner {
 	return &inner{
 		outer: outer, control: control, spec: h.Spec, env: splitNUL(h.Env), rootless: h.Rootless,
-		proceed: make(chan struct{}), lost: make(chan struct{}),
+		single: h.Rootless && h.Spec.Range == nil, proceed: make(chan struct{}), lost: make(chan struct{}),
 	}
 }
 
@@ -212,7 +217,7 @@ func (c *inner) start(h hello, n Network) (<-chan int, error) {
 // launcher.
 func (c *inner) make(h hello, n Network) (err error) {
 	if c.spec.Engine {
-		c.launcher, err = launch(c.rootless, unmask)
+		c.launcher, err = launch(c.single, unmask)
 		return err
 	}
 	// The kernel takes its time for the network and for the root, so both are made
@@ -232,7 +237,7 @@ func (c *inner) apart(h hello, n Network) (err error) {
 	if err := c.network(h, n); err != nil {
 		return err
 	}
-	if c.launcher, err = launch(c.rootless, restrict); err != nil {
+	if c.launcher, err = launch(c.single, restrict); err != nil {
 		return forbidden("restrictions", err)
 	}
 	return nil
@@ -312,7 +317,10 @@ func (c *inner) startMain() (<-chan int, error) {
 
 // permit finds whether the container has such a user.
 func (c *inner) permit(u User) error {
-	if c.rootless && (u.UID != c.spec.MapUID || u.GID != c.spec.MapGID) {
+	if r := c.spec.Range; c.rootless && r != nil && !r.Has(u) {
+		return &Error{Kind: Invalid, What: fmt.Sprintf("user %d:%d", u.UID, u.GID), Why: "the range of users that the container has is too small"}
+	}
+	if c.single && (u.UID != c.spec.MapUID || u.GID != c.spec.MapGID) {
 		return &Error{
 			Kind: Invalid, What: fmt.Sprintf("user %d:%d", u.UID, u.GID),
 			Why: fmt.Sprintf("the container of an ordinary user has one user only, here %d:%d", c.spec.MapUID, c.spec.MapGID),

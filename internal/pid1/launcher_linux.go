@@ -39,8 +39,8 @@ type program struct {
 // thread, which has what they are to inherit: what they may ask of the kernel,
 // and the capabilities that they can get. The rest of the process keeps its own.
 type launcher struct {
-	rootless bool
-	tasks    chan func()
+	single bool // there is one user, which they are already
+	tasks  chan func()
 
 	mu       sync.Mutex
 	children map[int]chan<- int // who waits for which exit status
@@ -48,8 +48,8 @@ type launcher struct {
 }
 
 // launch starts the thread, with the limits that it is to have.
-func launch(rootless bool, limits func() error) (*launcher, error) {
-	l := &launcher{rootless: rootless, tasks: make(chan func()), children: map[int]chan<- int{}}
+func launch(single bool, limits func() error) (*launcher, error) {
+	l := &launcher{single: single, tasks: make(chan func()), children: map[int]chan<- int{}}
 	ready := make(chan error)
 	go func() {
 		goruntime.LockOSThread() // for ever: nobody else may have this thread
@@ -121,7 +121,7 @@ func (l *launcher) fork(p program, ended chan<- int) (int, error) {
 	for _, f := range p.files {
 		attr.Files = append(attr.Files, f.Fd())
 	}
-	if !l.rootless {
+	if !l.single {
 		attr.Sys.Credential = &syscall.Credential{Uid: p.user.UID, Gid: p.user.GID, Groups: p.user.Groups}
 		l.give(p)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -39,6 +40,10 @@ func TestMain(m *testing.M) {
 			os.Exit(toldError(Supported(os.Args[2])))
 		case "remove":
 			os.Exit(toldError(Remove(os.Args[2])))
+		case "own":
+			os.Exit(toldError(inRange(func(r *Range) error {
+				return r.Own(os.Args[2], []Owner{{Name: []byte("open"), UID: 7, GID: 8, Mode: 0o4711}, {Name: []byte("closed/f"), UID: 9, GID: 0, Mode: 0o600}, {Name: []byte("closed"), UID: 9, GID: 9, Mode: 0o700}, {Name: []byte("link"), UID: 7}, {Name: []byte("nope"), UID: 7}})
+			})))
 		case "calls":
 			os.Exit(makeCalls())
 		case "signals":
@@ -85,6 +90,14 @@ func toldError(err error) int {
 		fmt.Fprintf(os.Stderr, "hint: %s\n", e.Hint)
 	}
 	return 1
+}
+
+func inRange(do func(*Range) error) error {
+	r, err := FindRange()
+	if err != nil {
+		return err
+	}
+	return do(r)
 }
 
 // networkOf is none unless the outer process is told of one. The inner process
@@ -199,6 +212,7 @@ type who struct {
 	name    string
 	user    int // whose directories they are
 	rootful bool
+	users   *Range   // of an ordinary user who has more than one
 	command []string // before a command line, to run it as them
 }
 
@@ -232,6 +246,31 @@ func everybody(t *testing.T, test func(*testing.T, who)) {
 	if w, ok := ordinary(t); ok {
 		run(w)
 	}
+	if w, ok := ranged(t); ok {
+		run(w)
+	}
+}
+
+// tester is a user whom hack/test-deps makes, with a range of users.
+const tester = "locald-test"
+
+// ranged is an ordinary user who has a range.
+func ranged(t testing.TB) (who, bool) {
+	t.Helper()
+	w, ok := ordinary(t)
+	u, err := user.Lookup(tester)
+	if !ok || err != nil {
+		t.Log("nothing is tested with a range of users: ", err)
+		return who{}, false
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	w.name, w.user, w.command = "range", uid, []string{w.command[0], "--reuid=" + u.Uid, "--regid=" + u.Gid, "--clear-groups"}
+	if w.users, err = findRange(uid, gid); err != nil {
+		t.Log("nothing is tested with a range of users: ", err)
+		return who{}, false
+	}
+	return w, true
 }
 
 // ordinary is an ordinary user.
@@ -316,7 +355,7 @@ func (w who) newBox(t testing.TB, script string) *box {
 	base := w.place(t)
 	b := &box{t: t, who: w, base: base, dir: filepath.Join(base, "c"), exited: make(chan struct{}), env: []string{"GREETING=hello"}}
 	b.spec = Spec{
-		Dir: b.dir, Layers: []string{filepath.Join(base, "layer"), "/usr"}, UserXattr: !w.rootful,
+		Dir: b.dir, Layers: []string{filepath.Join(base, "layer"), "/usr"}, UserXattr: !w.rootful, Range: w.users,
 		Args: []string{"sh", "-c", script}, Hostname: "web",
 		Mounts: []Mount{{Source: copyOfTest, Target: "/self", ReadOnly: true}},
 	}

@@ -36,3 +36,11 @@ func (*Running) Signal(syscall.Signal) error { return errLinux }
 
 // Close is for Linux only.
 func (*Running) Close() error { return errLinux }
+
+// FindRange reports that this is not Linux.
+func FindRange() (*Range, error) { return nil, errLinux }
+
+func removeAsRange(_ string, why error) error { return why }
+
+// Own is for Linux only.
+func (*Range) Own(string, []Owner) error { return errLinux }

@@ -282,6 +282,13 @@ func startInner(s *Spec, in groups) (*exec.Cmd, connection, *Error) {
 		_ = conn.Close()
 		return nil, connection{}, forbidden("namespaces", err)
 	}
+	if s.Range != nil && os.Geteuid() != 0 {
+		if err := s.Range.give(cmd.Process.Pid); err != nil {
+			_ = conn.Close() // it ends, having been told nothing
+			_ = cmd.Wait()
+			return nil, connection{}, asError("range of users", err)
+		}
+	}
 	return cmd, conn, nil
 }
 
@@ -311,8 +318,10 @@ func (s *Spec) namespaces() *syscall.SysProcAttr {
 		return attr
 	}
 	attr.Cloneflags |= unix.CLONE_NEWUSER
-	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: int(s.MapUID), HostID: os.Geteuid(), Size: 1}}
-	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: int(s.MapGID), HostID: os.Getegid(), Size: 1}}
+	if s.Range == nil {
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: int(s.MapUID), HostID: os.Geteuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: int(s.MapGID), HostID: os.Getegid(), Size: 1}}
+	}
 	// Without these, a user that is not root in there would lose with exec what he
 	// may do to the namespaces.
 	for c := range uintptr(unix.CAP_LAST_CAP + 1) {

@@ -7,9 +7,18 @@ import (
 	"path/filepath"
 )
 
-// Remove deletes a container's directory, of which nothing may run any more. It
-// is no error if it is not there.
+// Remove deletes a container's directory, of which nothing may run any more, or
+// another that containers have written to. It is no error if it is not there.
+// Users of a range may have left files that are not ours.
 func Remove(dir string) error {
+	err := remove(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		err = removeAsRange(dir, err)
+	}
+	return err
+}
+
+func remove(dir string) error {
 	err := os.RemoveAll(dir)
 	if !errors.Is(err, fs.ErrPermission) {
 		return err

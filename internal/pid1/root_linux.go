@@ -46,7 +46,7 @@ func (s *Spec) makeRoot(rootless bool, before func() error) error {
 	for _, step := range []func() error{
 		func() error { return r.fillAll(s) },
 		func() error { return r.kernel(s.HostNetwork, rootless) },
-		func() error { return r.devices(rootless, s.MapGID) },
+		func() error { return r.devices(s.has(tty, rootless)) },
 		func() error { return r.identity(s) },
 		func() error { return r.mounts(s) },
 		func() error { return r.mask() },
@@ -211,8 +211,22 @@ func (r root) groups() {
 	<-done
 }
 
+// tty is the group that terminals belong to, everywhere.
+const tty = 5
+
+// has reports whether the container has a group.
+func (s *Spec) has(group uint32, rootless bool) bool {
+	switch {
+	case !rootless:
+		return true
+	case s.Range != nil:
+		return hasID(s.Range.GIDs, group)
+	}
+	return s.MapGID == group
+}
+
 // devices makes /dev.
-func (r root) devices(rootless bool, group uint32) error {
+func (r root) devices(grouped bool) error {
 	if err := r.mount("tmpfs", "/dev", unix.MS_NOSUID|unix.MS_STRICTATIME, "mode=755,size=65536k"); err != nil {
 		return err
 	}
@@ -221,9 +235,8 @@ func (r root) devices(rootless bool, group uint32) error {
 			return err
 		}
 	}
-	const tty = 5 // the group that terminals belong to, everywhere
 	terminals := "newinstance,ptmxmode=0666,mode=0620"
-	if !rootless || group == tty {
+	if grouped {
 		terminals += ",gid=" + strconv.Itoa(tty)
 	}
 	if err := errors.Join(

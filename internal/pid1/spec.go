@@ -29,6 +29,9 @@ type Spec struct {
 	// ordinary user has, and which are the user's own outside. Root ignores them.
 	MapUID uint32 `json:"map_uid,omitempty"`
 	MapGID uint32 `json:"map_gid,omitempty"`
+	// Range are the users that it has instead, where it is to have more; nil is
+	// that one.
+	Range *Range `json:"range,omitempty"`
 
 	Hostname string `json:"hostname,omitempty"` // empty is "localhost"
 	// Address is what the host name stands for in the container; empty is

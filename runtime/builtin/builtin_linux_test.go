@@ -1,13 +1,13 @@
 package builtin_test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -74,8 +74,11 @@ func open(t *testing.T, owner runtime.Owner) *builtin.Runtime {
 func openAt(t *testing.T, owner runtime.Owner, dir string) *builtin.Runtime {
 	t.Helper()
 	p := process.New(keeper.Options{Dir: dir, Owner: string(owner), Log: os.Stderr})
-	r := builtin.New(builtin.Options{Dir: dir, Process: p, Images: oci.Options{Tries: 3, Pause: 100 * time.Millisecond}})
+	r := builtin.New(builtin.Options{Dir: dir, Process: p, Users: os.Getenv(builtin.UsersVariable), Images: oci.Options{Tries: 3, Pause: 100 * time.Millisecond}})
 	t.Cleanup(func() {
+		if os.Getenv(builtin.UsersVariable) != "" {
+			defer func() { _ = pid1.Remove(dir) }() // who deletes it else cannot
+		}
 		if err := p.Close(); err != nil {
 			t.Errorf("Close: %v", err)
 		}
@@ -160,6 +163,23 @@ const registryVar = "BUILTIN_TEST_REGISTRY"
 // TestSuiteAsAnOrdinaryUser is the same without being root, and so in a user
 // namespace.
 func TestSuiteAsAnOrdinaryUser(t *testing.T) {
+	id := strconv.Itoa(100000 + os.Getpid())
+	as(t, id, id)
+}
+
+// TestSuiteWithARange is the same with as many users as the system has set apart
+// for this one, whom hack/test-deps makes.
+func TestSuiteWithARange(t *testing.T) {
+	tester, err := user.Lookup("locald-test")
+	if err != nil {
+		t.Skip(err)
+	}
+	as(t, tester.Uid, tester.Gid, builtin.UsersVariable+"="+builtin.RangeUser)
+}
+
+// as runs the tests of this package as somebody else.
+func as(t *testing.T, uid, gid string, env ...string) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("TestSuite is it already")
 	}
@@ -169,7 +189,6 @@ func TestSuiteAsAnOrdinaryUser(t *testing.T) {
 	}
 	shellImage(t)
 	host, _ := served()
-	user := 100000 + os.Getpid()
 	dir, err := os.MkdirTemp("", "builtin-user-")
 	if err != nil {
 		t.Fatal(err)
@@ -180,19 +199,21 @@ func TestSuiteAsAnOrdinaryUser(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, path := range []string{dir, self} {
-		if err := errors.Join(os.Chmod(path, 0o755), os.Chown(path, user, user)); err != nil {
+		if out, err := exec.Command("chown", uid+":"+gid, path).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if err := os.Chmod(path, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	id := strconv.Itoa(user)
-	cmd := exec.CommandContext(t.Context(), setpriv, "--reuid="+id, "--regid="+id, "--clear-groups", self, "-test.run", "^Test(Suite|Volumes)$", "-test.v")
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "HOME="+dir, "TMPDIR="+dir, registryVar+"="+host)
+	cmd := exec.CommandContext(t.Context(), setpriv, "--reuid="+uid, "--regid="+gid, "--clear-groups", self, "-test.run", "^Test(Suite|Volumes|Users)$", "-test.v")
+	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "HOME="+dir, "TMPDIR="+dir, registryVar+"="+host), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if strings.Contains(string(out), "--- SKIP: ") || !strings.Contains(string(out), "--- PASS: TestSuite/") {
-		t.Skipf("as an ordinary user: %s", out)
+		t.Skipf("as %s: %s", uid, out)
 	}
 }
 

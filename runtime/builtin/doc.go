@@ -11,6 +11,12 @@
 // container what it has written over its image. Named volumes outlive containers
 // and are removed by RemoveVolumes alone.
 //
+// Root's containers have the machine's users. Those of anybody else have one,
+// who is that user outside, or with RangeUser as many as the system has set
+// apart for him: then the files of images belong to whom they should, and only
+// a process among those users can delete them, which Remove and Sweep see to.
+// An image is stored for each of both.
+//
 // It is for images that you trust. A container sees its own files, processes,
 // users and network, and has Docker's default capabilities and system calls;
 // but its limits are the kernel's alone.

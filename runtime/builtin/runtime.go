@@ -17,11 +17,23 @@ import (
 // Name is what projects write to have this engine.
 const Name = "builtin"
 
+// The users that containers have. Those of root have all of the machine's.
+const (
+	OneUser   = "one"   // who is the user of this process outside
+	RangeUser = "range" // those that the system has set apart for him
+)
+
+// UsersVariable is the environment variable that is meant for Options.Users.
+const UsersVariable = pid1.UsersVariable
+
 // Options say where a Runtime keeps things, and what runs its containers.
 type Options struct {
 	Dir     string           // of the state: images, containers and volumes are below it
 	Process *process.Runtime // runs the containers, and says whose they are
 	Images  oci.Options
+
+	// Users says which the containers of an ordinary user have; empty is OneUser.
+	Users string
 
 	// Program is argv of a locald; empty is this program, or what it carries.
 	Program []string
@@ -43,6 +55,7 @@ type Runtime struct {
 
 	mu    sync.Mutex
 	store *oci.Store
+	users *pid1.Range // for RangeUser, once they were looked for
 	live  map[runtime.RunID]*instance
 }
 
@@ -70,16 +83,61 @@ func (r *Runtime) Ping(context.Context) error {
 	if err := pid1.Supported(r.options.Dir); err != nil {
 		return unsupported(err)
 	}
+	users, err := r.ranged()
+	if err == nil && users != nil {
+		err = users.Own(r.options.Dir, nil) // does nothing, as one of them
+	}
+	if err != nil {
+		return unsupported(err)
+	}
 	r.supported = true
 	return nil
 }
 
+// ranged are the users of containers; nil is one, or all where we are root.
+func (r *Runtime) ranged() (*pid1.Range, error) {
+	switch users := r.options.Users; {
+	case users != "" && users != OneUser && users != RangeUser:
+		return nil, &pid1.Error{
+			Kind: pid1.Forbidden, What: UsersVariable + "=" + users, Why: "neither " + OneUser + " nor " + RangeUser,
+			Hint: "unset " + UsersVariable + "; locald server restart",
+		}
+	case users != RangeUser || os.Geteuid() == 0:
+		return nil, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.users == nil {
+		users, err := pid1.FindRange()
+		if err != nil {
+			return nil, err
+		}
+		r.users = users
+	}
+	return r.users, nil
+}
+
 // Store is the images, opened when they are first asked for.
 func (r *Runtime) Store() (*oci.Store, error) {
+	users, err := r.ranged()
+	if err != nil {
+		return nil, err
+	}
+	options := r.options.Images
+	if users != nil {
+		options.Remove = pid1.Remove
+		options.Own = func(dir string, owners []oci.Owner) error {
+			all := make([]pid1.Owner, len(owners))
+			for i, o := range owners {
+				all[i] = pid1.Owner{Name: []byte(o.Name), UID: o.UID, GID: o.GID, Mode: o.Mode}
+			}
+			return users.Own(dir, all)
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.store == nil {
-		store, err := oci.Open(r.imagesDir(), r.options.Images)
+		store, err := oci.Open(r.imagesDir(), options)
 		if err != nil {
 			return nil, err
 		}
@@ -88,7 +146,19 @@ func (r *Runtime) Store() (*oci.Store, error) {
 	return r.store, nil
 }
 
-func (r *Runtime) imagesDir() string { return filepath.Join(r.options.Dir, "images") }
+// Where the images are: files of one user, and files of many, are not the same.
+const (
+	imagesOfOne  = "images"
+	imagesOfMany = "images-range"
+)
+
+func (r *Runtime) imagesDir() string {
+	name := imagesOfOne
+	if r.options.Users == RangeUser && os.Geteuid() != 0 {
+		name = imagesOfMany
+	}
+	return filepath.Join(r.options.Dir, name)
+}
 
 // Prepare pulls the image, as spec.Image.Pull says.
 func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, report func(runtime.Progress)) error {
@@ -216,22 +286,27 @@ func (r *Runtime) RemoveVolumes(_ context.Context, project, service string, name
 // Sweep deletes what is left of containers that are gone: nothing of the owner's
 // may run that this runtime has not started.
 func (r *Runtime) Sweep(context.Context) error {
-	store, err := r.Store()
-	if err != nil {
-		return err
-	}
-	leases, err := store.Leases()
-	if err != nil {
-		return err
-	}
 	var problems []error
-	for owner := range leases {
-		id := runtime.RunID(owner)
-		r.mu.Lock()
-		_, live := r.live[id]
-		r.mu.Unlock()
-		if !live {
-			problems = append(problems, r.discard(id))
+	for _, name := range []string{imagesOfOne, imagesOfMany} { // an earlier daemon may have had the other
+		dir := filepath.Join(r.options.Dir, name)
+		if _, err := os.Stat(dir); err != nil {
+			continue
+		}
+		store, err := oci.Open(dir, r.options.Images)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		leases, err := store.Leases()
+		problems = append(problems, err)
+		for owner := range leases {
+			id := runtime.RunID(owner)
+			r.mu.Lock()
+			_, live := r.live[id]
+			r.mu.Unlock()
+			if !live {
+				problems = append(problems, pid1.Remove(r.dirOf(id)), store.Release(owner))
+			}
 		}
 	}
 	return errors.Join(problems...)

@@ -50,7 +50,13 @@ func (r *Runtime) container(spec runtime.Spec, image *oci.Image, dir string) (pi
 		return made, err
 	}
 	made.Dir, made.Layers, made.UserXattr = dir, image.Layers, r.store.UserXattr()
-	if os.Geteuid() != 0 {
+	if made.Range, err = r.ranged(); err != nil {
+		return made, unsupported(err)
+	}
+	if made.Range != nil && !made.Range.Has(made.User) {
+		return made, outer.Invalid("cat /etc/subuid /etc/subgid", "user %d:%d of image %s is beyond the range of users that this machine gives you", made.User.UID, made.User.GID, spec.Image.Name)
+	}
+	if os.Geteuid() != 0 && made.Range == nil {
 		if made.User.UID == 0 {
 			made.User.UID, made.User.GID = usual, usual
 		}

@@ -139,3 +139,26 @@ func TestVolumes(t *testing.T) {
 		t.Error("the directory of a container that was removed is there")
 	}
 }
+
+// Whose the files of an image are, and whom its programs may become.
+func TestUsers(t *testing.T) {
+	image := derived(t, []*tar.Header{
+		{Typeflag: tar.TypeDir, Name: "home/node", Mode: 0o700, Uid: 999, Gid: 999},
+		{Typeflag: tar.TypeReg, Name: "home/node/f", Mode: 0o640, Uid: 999, Gid: 7},
+		{Typeflag: tar.TypeReg, Name: "data/f", Mode: 0o600, Uid: 8},
+	}, func(c *v1.Config) { c.Volumes = map[string]struct{}{"/data": {}} })
+	r := open(t, runtime.Owner(t.Name()))
+	const look = "id -u; cd /home/node; stat -c %u:%g . f /data/f; cp -p f /tmp/f && stat -c %u:%g /tmp/f"
+	if os.Geteuid() != 0 && os.Getenv(builtin.UsersVariable) == "" {
+		if got := run(t, r, 1, look, runtime.Image{Name: image}); got != "999\n999:999\n999:999\n999:999\n999:999\n" {
+			t.Errorf("the only user is told %q", got)
+		}
+		return
+	}
+	if got := run(t, r, 1, look, runtime.Image{Name: image}); got != "0\n999:999\n999:7\n8:0\n999:7\n" {
+		t.Errorf("root is told %q", got)
+	}
+	if got := run(t, r, 2, look+"; echo mine >f && cat f", runtime.Image{Name: image, User: "999"}); got != "999\n999:999\n999:7\n8:0\n999:999\nmine\n" {
+		t.Errorf("another user is told %q", got)
+	}
+}
