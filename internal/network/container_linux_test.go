@@ -331,6 +331,7 @@ var deeds = map[string]func([]string) (string, error){
 	"dial":     func(a []string) (string, error) { return tryDial(a[0]) },
 	"exchange": func(a []string) (string, error) { return exchangeBytes(a[0], a[1]) },
 	"resolve":  func(a []string) (string, error) { return resolveName(a[0], a[1], a[2]) },
+	"mirror":   func(a []string) (string, error) { return "", mirror(a[0]) },
 	"datagram": func(a []string) (string, error) { return sendDatagram(a[0], a[1]) },
 	"query":    func(a []string) (string, error) { return sendQuery(a[0]) },
 	"half":     func(a []string) (string, error) { return halfClose(a[0], a[1]) },
@@ -532,6 +533,29 @@ func resolveName(transport, kind, name string) (string, error) {
 	return strings.Join(list, " "), err
 }
 
+// mirror sends datagrams back to where they came from, and a word for an empty
+// one.
+func mirror(address string) error {
+	c, err := net.ListenPacket("udp4", address)
+	if err != nil {
+		return err
+	}
+	go func() {
+		buf := make([]byte, 64<<10)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if n == 0 {
+				n = copy(buf, "nothing")
+			}
+			_, _ = c.WriteTo(buf[:n], from)
+		}
+	}()
+	return nil
+}
+
 // sendDatagram sends one and says what comes back.
 func sendDatagram(address, words string) (string, error) {
 	c, err := net.Dial("udp", address)
@@ -545,7 +569,7 @@ func sendDatagram(address, words string) (string, error) {
 	if size, err := strconv.Atoi(words); err == nil {
 		words = strings.Repeat("x", size)
 	}
-	if _, err := io.WriteString(c, words); err != nil {
+	if _, err := c.Write([]byte(words)); err != nil {
 		return "", err
 	}
 	buf := make([]byte, 64<<10)

@@ -39,11 +39,12 @@
 // # Other services
 //
 // Each container serves Dir/NAME.sock, where it is asked to connect to one of
-// its own ports (project_linux.go has the four bytes). The directory is the
-// list of names. Only TCP passes between services; datagrams to them are
-// answered with port unreachable.
+// its own ports (project_linux.go has the four bytes), or to send datagrams to
+// one, which then go over that socket in frames. The directory is the list of
+// names. A datagram for a service that is not there is answered with port
+// unreachable.
 //
-// Out of the container UDP works like with a router that translates addresses:
-// a flow is forgotten when it was idle for a minute. ICMP does not leave: the
-// gateway and the name server answer a ping, nobody else does.
+// UDP works like with a router that translates addresses: a flow is forgotten
+// when it was idle for a minute. ICMP does not leave: the gateway and the name
+// server answer a ping, nobody else does.
 package network

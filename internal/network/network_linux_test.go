@@ -406,6 +406,37 @@ func TestDatagrams(t *testing.T) {
 	wantError(t, err, "ECONNREFUSED")
 }
 
+// TestDatagramsBetweenServices: of all sizes, and an end that is told.
+func TestDatagramsBetweenServices(t *testing.T) {
+	dir := project(t)
+	stats := start(t, Config{Name: "stats", Dir: dir})
+	web := start(t, Config{Name: "web", Dir: dir})
+	stats.must(t, "mirror", ":8125")
+	address := web.must(t, "resolve", "udp", "ip4", "stats")
+	if said := web.must(t, "datagram", address+":8125", "hello"); said != "hello" {
+		t.Errorf("the echo of hello is %q", said)
+	}
+	if said := web.must(t, "datagram", address+":8125", ""); said != "nothing" {
+		t.Errorf("for an empty one %q came", said)
+	}
+	if said := web.must(t, "datagram", address+":8125", "65507"); len(said) != 65507 {
+		t.Errorf("%d of 65507 bytes", len(said))
+	}
+	_, err := web.try("datagram", address+":53", "hello")
+	wantError(t, err, "ECONNREFUSED")
+	_, err = web.try("datagram", "10.0.3.77:53", "hello")
+	wantError(t, err, "ECONNREFUSED")
+
+	stats.stop(t)
+	_, err = web.try("datagram", address+":8125", "hello")
+	wantError(t, err, "ECONNREFUSED")
+	stats = start(t, Config{Name: "stats", Dir: dir})
+	stats.must(t, "mirror", ":8125")
+	if said := web.must(t, "datagram", address+":8125", "again"); said != "again" {
+		t.Errorf("after a restart the echo of again is %q", said)
+	}
+}
+
 func TestPing(t *testing.T) {
 	web := start(t, Config{Name: "web", Dir: project(t)})
 	for _, address := range []string{Gateway, NameServer} {

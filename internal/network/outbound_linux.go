@@ -89,13 +89,14 @@ func isOutside(a netip.Addr) bool {
 		!subnet.Contains(a) && !servicesNet.Contains(a)
 }
 
-// A flow passes datagrams between a port of the container and one outside.
+// A flow passes datagrams between a port of the container and one outside, or of
+// another container.
 type flow struct {
-	n      *Network
-	in     *gonet.UDPConn
-	out    *net.UDPConn
-	quoted []byte // of its first datagram
-	last   atomic.Int64
+	n    *Network
+	in   net.Conn
+	out  net.Conn
+	lost func(error) // tells who sends at in that something did not arrive
+	last atomic.Int64
 }
 
 // datagram begins the flow that a datagram belongs to. False is for what has
@@ -106,7 +107,8 @@ func (n *Network) datagram(r *udp.ForwarderRequest, quoted []byte) bool {
 	if to.Addr().IsMulticast() || to.Addr().As4()[0] >= 240 {
 		return true // for nobody in particular: nobody answers
 	}
-	if !isOutside(to.Addr()) {
+	dial := n.destination(to)
+	if dial == nil {
 		return false
 	}
 	c := n.begin()
@@ -114,37 +116,49 @@ func (n *Network) datagram(r *udp.ForwarderRequest, quoted []byte) bool {
 		return true // as on a full link
 	}
 	c.said()
-	f, err := n.newFlow(r, to, quoted)
+	if !n.beginFlow() {
+		c.done()
+		return true
+	}
+	var queue waiter.Queue
+	ep, err := r.CreateEndpoint(&queue) // which keeps what comes until there is the other end
 	if err != nil {
-		n.undelivered(quoted, err)
+		n.endFlow()
 		c.done()
 		return true
 	}
 	go func() {
 		defer c.done()
-		f.run()
+		defer n.endFlow()
+		n.flow(gonet.NewUDPConn(&queue, ep), dial, quoted)
 	}()
 	return true
 }
 
-func (n *Network) newFlow(r *udp.ForwarderRequest, to netip.AddrPort, quoted []byte) (*flow, error) {
-	if n.flows.Add(1) > maxFlows {
-		n.flows.Add(-1)
-		return nil, syscall.ENOBUFS
+// beginFlow counts a flow; false is for one too many.
+func (n *Network) beginFlow() bool {
+	if n.flows.Add(1) <= maxFlows {
+		return true
 	}
-	out, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(to))
+	n.flows.Add(-1)
+	return false
+}
+
+func (n *Network) endFlow() { n.flows.Add(-1) }
+
+// flow passes what comes to where dial leads.
+func (n *Network) flow(in net.Conn, dial func(context.Context) (net.Conn, error), quoted []byte) {
+	lost := func(err error) { n.undelivered(quoted, err) }
+	ctx, cancel := context.WithTimeout(n.life, outboundLimit)
+	out, err := dial(ctx)
+	cancel()
 	if err != nil {
-		n.flows.Add(-1)
-		return nil, err
+		lost(err)
+		in.Close()
+		return
 	}
-	var queue waiter.Queue
-	ep, terr := r.CreateEndpoint(&queue)
-	if terr != nil {
-		n.flows.Add(-1)
-		out.Close()
-		return nil, stackError(terr)
-	}
-	return &flow{n: n, in: gonet.NewUDPConn(&queue, ep), out: out, quoted: quoted}, nil
+	f := flow{n: n, in: in, out: out, lost: lost}
+	f.run()
 }
 
 // undelivered tells the container why a datagram did not arrive.
@@ -161,7 +175,6 @@ func (n *Network) undelivered(quoted []byte, err error) {
 
 // run passes datagrams until the flow has been idle.
 func (f *flow) run() {
-	defer f.n.flows.Add(-1)
 	f.last.Store(time.Now().UnixNano())
 	closeBoth := func() {
 		f.in.Close()
@@ -207,6 +220,6 @@ func (f *flow) pass(to, from net.Conn) {
 		if outcomeOf(err) == failure {
 			return
 		}
-		f.n.undelivered(f.quoted, err)
+		f.lost(err)
 	}
 }

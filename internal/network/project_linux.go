@@ -13,10 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What one gateway asks another is 'L', the version, and a port in network
-// order. The answer is one byte, an outcome. After connected, bytes are passed.
+// What one gateway asks another is 'L', or 'D' for datagrams, the version, and a
+// port in network order. The answer is one byte, an outcome. After connected,
+// bytes are passed, or frames.
 const (
 	requestMark    = 'L'
+	datagramMark   = 'D'
 	requestVersion = 1
 	requestLimit   = 2 * time.Second
 
@@ -124,9 +126,13 @@ func (c *connection) serve(from *net.UnixConn) {
 		out.abort()
 		return
 	}
-	port, err := readRequest(from)
+	mark, port, err := readRequest(from)
 	if err != nil {
 		out.abort()
+		return
+	}
+	if mark == datagramMark {
+		c.serveFlow(from, port)
 		return
 	}
 	in, err := c.n.gateway.dial(c.n.life, port)
@@ -140,22 +146,31 @@ func (c *connection) serve(from *net.UnixConn) {
 	c.pass(in, out)
 }
 
-func readRequest(c *net.UnixConn) (port uint16, err error) {
+func readRequest(c *net.UnixConn) (mark byte, port uint16, err error) {
 	if err := c.SetDeadline(time.Now().Add(requestLimit)); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var request [4]byte
 	if err := readFull(c, request[:]); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	if request[0] != requestMark || request[1] != requestVersion {
-		return 0, errors.ErrUnsupported
+	if mark = request[0]; mark != requestMark && mark != datagramMark || request[1] != requestVersion {
+		return 0, 0, errors.ErrUnsupported
 	}
-	return uint16(request[2])<<8 | uint16(request[3]), c.SetDeadline(time.Time{})
+	return mark, uint16(request[2])<<8 | uint16(request[3]), c.SetDeadline(time.Time{})
 }
 
 // dialService connects to a port of another container.
 func (n *Network) dialService(ctx context.Context, name string, port uint16) (end, error) {
+	c, err := n.ask(ctx, name, requestMark, port)
+	if err != nil {
+		return nil, err
+	}
+	return service{c}, nil
+}
+
+// ask asks another gateway for a port of its container.
+func (n *Network) ask(ctx context.Context, name string, mark byte, port uint16) (*net.UnixConn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socketPath(n.dir, name))
 	if err != nil {
@@ -172,7 +187,7 @@ func (n *Network) dialService(ctx context.Context, name string, port uint16) (en
 		return nil, syscall.EACCES
 	}
 	cancelled := context.AfterFunc(ctx, func() { c.Close() })
-	if _, err = c.Write([]byte{requestMark, requestVersion, byte(port >> 8), byte(port)}); err == nil {
+	if _, err = c.Write([]byte{mark, requestVersion, byte(port >> 8), byte(port)}); err == nil {
 		err = readFull(c, outcome[:])
 	}
 	cancelled()
@@ -183,5 +198,5 @@ func (n *Network) dialService(ctx context.Context, name string, port uint16) (en
 		c.Close()
 		return nil, err
 	}
-	return service{c}, nil
+	return c, nil
 }
