@@ -7,6 +7,17 @@ import (
 	"path/filepath"
 )
 
+// Whole reports whether the directory of a container that runs has all that it
+// needs.
+func Whole(dir string) bool {
+	for _, name := range []string{"control", "upper", "work"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+	}
+	return true
+}
+
 // Remove deletes a container's directory, of which nothing may run any more, or
 // another that containers have written to. It is no error if it is not there.
 // Users of a range may have left files that are not ours.

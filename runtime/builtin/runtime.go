@@ -53,6 +53,8 @@ type Runtime struct {
 	trying    sync.Mutex
 	supported bool // this machine lets us; guarded by trying
 
+	vanishing vanishing
+
 	mu    sync.Mutex
 	store *oci.Store
 	users *pid1.Range // for RangeUser, once they were looked for
@@ -206,7 +208,7 @@ func (r *Runtime) Attach(ctx context.Context, ref runtime.Ref) (runtime.Instance
 	if in != nil && in.Main() == main {
 		return in, nil
 	}
-	return &instance{outer.New(main, r.dirOf(ref.Run)), r}, nil
+	return &instance{Container: outer.New(main, r.dirOf(ref.Run)), r: r, unwatch: func() {}}, nil
 }
 
 // Start makes the container and returns once its main program is executed.
@@ -249,7 +251,8 @@ func (r *Runtime) start(ctx context.Context, spec runtime.Spec, image *oci.Image
 		return nil, c.Abandon(ctx, spec, err)
 	}
 	c.Check(image.Config.Healthcheck)
-	in := &instance{c, r}
+	in := &instance{Container: c, r: r}
+	in.unwatch = r.vanishing.watch(made.Dir, in.vanished)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.live[spec.ID()] = in

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package builtin
+
+type vanishing struct{}
+
+func (*vanishing) watch(string, func()) (stop func()) { return func() {} }
