@@ -36,7 +36,7 @@
 // A layer is unpacked by itself, as an overlay wants it. As root, owners,
 // setuid bits, security.capability and user.* attributes are kept. Otherwise
 // everything belongs to the user, and setuid and setgid bits of files are
-// dropped. Device nodes are never made: an image that is run without a device
+// dropped, unless Options.Own gives both to whom they belong. Device nodes are never made: an image that is run without a device
 // cgroup could read the host's disks through them, and a container's /dev is
 // made by whoever runs it. Directories that a layer does not mention are 0755.
 //

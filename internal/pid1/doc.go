@@ -24,7 +24,12 @@
 //
 // Whoever is root on this machine gets a container without a user namespace.
 // Anybody else gets one in which a single user of the container is the user
-// himself, so that all files stay his own.
+// himself, so that all files stay his own; or, with a Range, as many as the
+// system has set apart for him, of whom he is root. What those own he can delete
+// as root of such a namespace only, as Remove does.
+//
+// The outer process may be given control groups, by descriptors that it inherits.
+// It starts the inner one in them and stays outside.
 //
 // # Containers of an engine
 //

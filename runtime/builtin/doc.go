@@ -7,6 +7,9 @@
 // keeper stores the output, and what an earlier daemon left is found and ended
 // as a process.
 //
+// Memory, processors and the number of processes are limited by control groups
+// that the keeper makes. An empty volume gets what the image has at its place.
+//
 // What the containers need on disk is below one directory: images, and for each
 // container what it has written over its image. Named volumes outlive containers
 // and are removed by RemoveVolumes alone.
