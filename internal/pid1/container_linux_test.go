@@ -264,7 +264,7 @@ func TestWhatIsMounted(t *testing.T) {
 	everybody(t, func(t *testing.T, w who) {
 		b := w.newBox(t, `
 			cat /a/f /dir/b/f /config; echo new >/a/new; echo no 2>&1 >/ro/f; echo no 2>&1 >/ro/sub/f
-			echo link; cat /link/f /up/f; ls -A /t; stat -c %a /t /u; echo "echo ran" >/t/x; chmod +x /t/x; /t/x 2>&1; cp /t/x /u; /u/x; test -e /u/hidden; echo $?; exec cat /etc/hosts | wc -l`)
+			echo link; cat /link/f /up/f; ls -A /t; stat -c %a /t /u /srv; echo "echo ran" >/t/x; chmod +x /t/x; /t/x 2>&1; cp /t/x /u; /u/x; test -e /u/hidden; echo $?; exec cat /etc/hosts | wc -l`)
 		host := filepath.Join(b.base, "host")
 		for _, name := range []string{"a/f", "b/f", "config", "ro/f", "ro/sub/f", "linked/f", "up/f", "out/f"} {
 			b.write(filepath.Join(host, name), name+"\n")
@@ -287,10 +287,10 @@ func TestWhatIsMounted(t *testing.T) {
 		at("ro", "/ro", true)
 		at("linked", "/link", false)
 		at("up", "/up", false)
-		b.spec.Tmpfs = []string{"/t", "/u:exec,mode=750,size=1m"}
+		b.spec.Tmpfs = []string{"/t", "/u:exec,mode=750,size=1m", "/srv"}
 		b.want(lines(
 			"a/f", "b/f", "config", "sh: 2: cannot create /ro/f: Read-only file system", "sh: 2: cannot create /ro/sub/f: Read-only file system",
-			"link", "linked/f", "up/f", "1777", "750", "sh: 3: /t/x: Permission denied", "ran", "1", "3"), 0)
+			"link", "linked/f", "up/f", "1777", "750", "755", "sh: 3: /t/x: Permission denied", "ran", "1", "3"), 0)
 		if text, err := os.ReadFile(filepath.Join(host, "a/new")); err != nil || string(text) != "new\n" {
 			t.Errorf("%q, %v", text, err)
 		}

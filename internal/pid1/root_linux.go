@@ -318,7 +318,7 @@ func (r root) mounts(s *Spec) error {
 	for _, t := range s.Tmpfs {
 		target, options, _ := strings.Cut(t, ":")
 		all = append(all, wanted{target, func() error {
-			flags, rest := tmpfsOptions(options)
+			flags, rest := tmpfsOptions(options, r.modeOf(target))
 			return r.mount("tmpfs", target, flags, rest)
 		}})
 	}
@@ -337,12 +337,27 @@ var mountFlags = map[string]uintptr{
 	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME, "sync": unix.MS_SYNCHRONOUS,
 }
 
+// modeOf is the mode of a directory that is there, or what Docker gives to a
+// tmpfs where none is.
+func (r root) modeOf(name string) uint32 {
+	var st unix.Stat_t
+	fd, err := r.open(name, nothing)
+	if err != nil {
+		return 0o1777
+	}
+	defer unix.Close(fd)
+	if unix.Fstat(fd, &st) != nil {
+		return 0o1777
+	}
+	return st.Mode & 0o7777
+}
+
 // tmpfsOptions divides options into flags and what tmpfs itself understands.
 // They begin with Docker's, which others undo.
-func tmpfsOptions(text string) (flags uintptr, rest string) {
+func tmpfsOptions(text string, mode uint32) (flags uintptr, rest string) {
 	undo := map[string]string{"rw": "ro", "exec": "noexec", "suid": "nosuid", "dev": "nodev", "atime": "noatime", "async": "sync"}
 	flags = quiet
-	data := []string{"mode=1777"}
+	data := []string{fmt.Sprintf("mode=%o", mode)}
 	for option := range strings.SplitSeq(text, ",") {
 		if flag, ok := mountFlags[option]; ok {
 			flags |= flag
