@@ -29,8 +29,9 @@ func TestImages(t *testing.T) {
 			Output: written,
 		},
 		Forget: func(t *testing.T, image string) {
-			if docker(t, "images", "-q", image) != "" {
-				docker(t, "rmi", image)
+			repository := image[:strings.LastIndex(image, ":")] // also what a tag has moved away from
+			if ids := strings.Fields(docker(t, "images", "-q", repository)); len(ids) > 0 {
+				docker(t, append([]string{"rmi", "-f"}, ids...)...)
 			}
 		},
 		Small: small,
