@@ -63,7 +63,7 @@ func (in *instance) vanished() {
 	end := in.removed
 	in.mu.Unlock()
 	if end {
-		_ = in.Container.Stop(context.Background(), 0) // who waits is told how it ended
+		_ = in.Stop(context.Background(), 0) // who waits is told how it ended
 	}
 }
 

@@ -90,8 +90,10 @@ func TestPodmanThatDoesNotRunHasACommandThatStartsIt(t *testing.T) {
 		hints                         []string // with systemd or without
 	}{
 		{"named", "CONTAINER_HOST", "unix:///no/such/podman.sock", "/no/such/podman.sock", []string{"podman system service --time=0 unix:///no/such/podman.sock &"}},
-		{"one's own", "XDG_RUNTIME_DIR", run, run + "/podman/podman.sock",
-			[]string{"systemctl --user start podman.socket", "podman system service --time=0 unix://" + run + "/podman/podman.sock &"}},
+		{
+			"one's own", "XDG_RUNTIME_DIR", run, run + "/podman/podman.sock",
+			[]string{"systemctl --user start podman.socket", "podman system service --time=0 unix://" + run + "/podman/podman.sock &"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := container.New(container.Options{Engine: "podman", Getenv: environment(map[string]string{test.variable: test.value})})

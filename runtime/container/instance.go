@@ -38,7 +38,6 @@ type instance struct {
 	stopSignal string
 	asked      bool // to end
 	killed     bool
-	leaving    bool          // somebody else stops or removes it
 	deadline   time.Time     // of the stop that is under way
 	earlier    chan struct{} // closed and replaced when deadline comes nearer
 	oom        bool

@@ -267,9 +267,7 @@ func (r *Runtime) died(i *instance, exit runtime.Exit, known bool) {
 		switch {
 		case i.e.notFound(err), err == nil && (state.Status == container.StateRemoving || state.Dead):
 			exit.Reason = removedByOther
-			if exit.Code == 0 { // it ended well because it was asked to, and not because it was done
-				exit.Known = false
-			}
+			exit.Known = exit.Code != 0 // it ended well because it was asked to, and not because it was done
 		case err != nil: // the event said enough
 		case !known:
 			exit = exitOf(state.ExitCode, exit.At)
