@@ -193,7 +193,7 @@ func (s *Service) Host() string { return "unix://" + s.socket() }
 // Serve runs the service, also again after Kill.
 func (s *Service) Serve(ctx context.Context) error {
 	s.served = s.command(context.WithoutCancel(ctx), "system", "service", "--time=0", s.Host())
-	s.served.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	s.served.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
 	s.served.Stdout, s.served.Stderr = s.log, s.log
 	if err := s.served.Start(); err != nil {
 		return err
@@ -216,7 +216,7 @@ func (s *Service) Serve(ctx context.Context) error {
 // Kill ends the service without notice. Containers go on.
 func (s *Service) Kill() {
 	if s.served != nil {
-		_ = s.served.Process.Kill()
+		_ = unix.Kill(-s.served.Process.Pid, unix.SIGKILL) // a rootless one is two processes
 		_ = s.served.Wait()
 		s.served = nil
 	}
@@ -241,6 +241,7 @@ func (s *Service) Close(ctx context.Context) error {
 			problems = append(problems, fmt.Errorf("podman rm: %w: %s", err, out))
 		}
 		s.Kill()
+		s.killRest()
 		_ = s.holder.Process.Kill()
 		_ = s.holder.Wait()
 	}
@@ -251,6 +252,35 @@ func (s *Service) Close(ctx context.Context) error {
 		problems = append(problems, s.lock.Close())
 	}
 	return errors.Join(append(problems, os.RemoveAll(s.dir))...)
+}
+
+// killRest ends what Podman leaves: the process that holds a user's namespace,
+// and for five minutes one for each command that was run in a container.
+func (s *Service) killRest() {
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, process := range processes {
+		pid, _ := strconv.Atoi(filepath.Base(process))
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue
+		}
+		if pid != s.holder.Process.Pid && s.owns(process) {
+			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		}
+		_ = unix.Close(fd)
+	}
+}
+
+// owns reports whether a process belongs to the service: to its mount namespace,
+// or to the user that nobody else is.
+func (s *Service) owns(process string) bool {
+	if s.user != 0 {
+		status, err := os.ReadFile(filepath.Join(process, "status"))
+		return err == nil && bytes.Contains(status, fmt.Appendf(nil, "\nUid:\t%d\t", s.user))
+	}
+	its, err := os.Readlink(filepath.Join(process, "ns", "mnt"))
+	own, ownErr := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", s.holder.Process.Pid))
+	return err == nil && ownErr == nil && its == own
 }
 
 // said is what the service has written about itself.

@@ -191,9 +191,26 @@ func (e *engine) here() bool {
 }
 
 // nobodyNames reports whether nothing listens for questions about names at a
-// network's gateway.
+// network's gateway. What listens there begins with the network's first
+// container, so one answer that nobody does is not believed.
 func nobodyNames(ctx context.Context, gateway netip.Addr) bool {
-	c, err := new(net.Dialer).DialContext(ctx, "udp", netip.AddrPortFrom(gateway, 53).String())
+	const tries, pause = 3, time.Second / 2
+	for range tries {
+		if !refuses(ctx, netip.AddrPortFrom(gateway, 53)) {
+			return false
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// refuses reports whether a host says of its UDP port that nobody is there.
+func refuses(ctx context.Context, address netip.AddrPort) bool {
+	c, err := new(net.Dialer).DialContext(ctx, "udp", address.String())
 	if err != nil {
 		return false
 	}

@@ -15,22 +15,17 @@ import (
 	"github.com/locald/locald/runtime/container"
 )
 
-// ours are the tests of what is the same whatever the engine is. They run over
-// Docker, and with LOCALD_TEST_FULL over Podman too.
-const ours = "|TestEntrypoint|TestStdoutAndStderr|TestALog|TestWhatCannotBeMounted|TestAStartThatIsCancelled" +
-	"|TestACreateOfWhich|TestAnEngineThatHangs|TestACallMayTakeLong|TestAClosedRuntime|TestExecKeeps" +
-	"|TestOutputGoesOn|TestAPullFor|TestAPullThat|TestStoredCredentials"
+// overPodman are the tests of what engines do and may do differently. What is
+// locald's own is tested over Docker alone.
+const overPodman = "^(TestSuite$|TestEverything|TestAPublishedPort|TestContainersOf|TestServicesThatStart|TestANamedVolume|TestAVolumeOf" +
+	"|TestAPort|TestAName|TestALeftover|TestAProcess|TestMemory|TestAContainer|TestHealth|TestTheHostsNetwork|TestADeclaredPort" +
+	"|TestAService|TestSweep|TestWhatAn|TestWhatADaemon|TestAnAbsence|TestAnExit|TestExec|TestOutputThat|TestEachWayAPull)"
 
-// TestPodman is the tests of this package over Podman.
+// TestPodman is the suite, and more of this package's tests, over Podman.
 func TestPodman(t *testing.T) {
 	service := startPodman(t, podman.Start)
-	const measures = "TestALineArrives" // time, and so alone
-	skip := measures + "|TestPodman|TestEachWayToHaveNoEngine|TestPermissionDenied|TestDiscover|TestTheChosenDockerContext"
-	if os.Getenv("LOCALD_TEST_FULL") == "" {
-		skip += ours
-	}
-	again(t, service, nil, os.Args[0], "-test.run", measures)
-	again(t, service, nil, os.Args[0], "-test.parallel=4", "-test.skip", "^("+skip+")")
+	again(t, service, nil, os.Args[0], "-test.run=TestALineArrives") // it measures time, and so is alone
+	again(t, service, nil, os.Args[0], "-test.parallel=4", "-test.run", overPodman)
 }
 
 // TestPodmanRootless is the suite over the Podman of an ordinary user, on the
@@ -52,7 +47,8 @@ func TestPodmanRootless(t *testing.T) {
 	again(t, service, append(service.Environ(), networkVar+"=host"), as[0], append(as[1:], itself, "-test.run=^(TestSuite|TestANetworkThatRootless)")...)
 }
 
-// TestPodmanThatLacksWhatIsRecommended: Debian only recommends what containers of ours need.
+// TestPodmanThatLacksWhatIsRecommended: Debian installs what containers of ours
+// need only where recommendations are followed.
 func TestPodmanThatLacksWhatIsRecommended(t *testing.T) {
 	service := startPodman(t, podman.Start)
 	for _, program := range []string{"/usr/lib/podman/aardvark-dns", "/usr/libexec/podman/catatonit"} {
