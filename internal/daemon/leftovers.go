@@ -101,7 +101,7 @@ func survey(ctx context.Context, places state.Places, getenv func(string) string
 		return ipc.Leftovers{}, err
 	}
 	s.lookInEngines(ctx, getenv)
-	s.lookInBuiltin()
+	s.lookBesideEngines()
 	if err := ctx.Err(); err != nil {
 		return ipc.Leftovers{}, err
 	}

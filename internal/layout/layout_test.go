@@ -51,7 +51,7 @@ var doors = map[string][]string{
 		"internal/postgres", "internal/probe", "internal/state",
 	},
 	"internal/daemon": {
-		"ipc", "restore", "runtime", "runtime/builtin", "runtime/container", "runtime/containerd", "runtime/process", "supervisor",
+		"ipc", "restore", "runtime", "runtime/builtin", "runtime/container", "runtime/containerd", "runtime/outer", "runtime/process", "supervisor",
 		"internal/config", "internal/keeper", "internal/logs", "internal/postgres", "internal/project", "internal/sockets", "internal/state",
 	},
 	"internal/cli": {"ipc", "runtime", "internal/config", "internal/logs", "internal/state", "runtime/container", "internal/pid1"},

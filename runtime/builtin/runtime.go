@@ -17,6 +17,9 @@ import (
 // Name is what projects write to have this engine.
 const Name = "builtin"
 
+// Folder is where the directories of containers are, below the state directory.
+const Folder = "containers"
+
 // The users that containers have. Those of root have all of the machine's.
 const (
 	OneUser   = "one"   // who is the user of this process outside
@@ -260,7 +263,7 @@ func (r *Runtime) start(ctx context.Context, spec runtime.Spec, image *oci.Image
 }
 
 func (r *Runtime) outer() outer.Options {
-	return outer.Options{Dir: r.options.Dir, Process: r.options.Process, Folder: "containers"}
+	return outer.Options{Dir: r.options.Dir, Process: r.options.Process, Folder: Folder}
 }
 
 // dirOf is where a container is made.

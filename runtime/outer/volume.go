@@ -19,9 +19,9 @@ func (v Volumes) dir(project, name string) string {
 	return filepath.Join(v.Dir, "volumes", project, name)
 }
 
-// VolumeMaker is the file in a volume's directory with the name of the service that
+// volumeMaker is the file in a volume's directory with the name of the service that
 // made it.
-const VolumeMaker = "service"
+const volumeMaker = "service"
 
 const volumeFiles = "files"
 
@@ -36,7 +36,7 @@ func (v Volumes) Make(spec runtime.Spec, name string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", Unwritten(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, VolumeMaker), []byte(spec.Service), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, volumeMaker), []byte(spec.Service), 0o600); err != nil {
 		return "", Unwritten(err)
 	}
 	if err := os.Mkdir(files, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -51,7 +51,7 @@ func (v Volumes) Remove(project, service string, names ...string) error {
 	var problems []error
 	for _, name := range names {
 		dir := v.dir(project, name)
-		maker, err := os.ReadFile(filepath.Join(dir, VolumeMaker))
+		maker, err := os.ReadFile(filepath.Join(dir, volumeMaker))
 		if errors.Is(err, fs.ErrNotExist) || err == nil && string(maker) != service {
 			continue
 		}
