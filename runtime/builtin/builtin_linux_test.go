@@ -1,6 +1,7 @@
 package builtin_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -39,7 +40,39 @@ func TestMain(m *testing.M) {
 			os.Exit(maker.Main(os.Args[2:]))
 		}
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if path, err := made(); err == nil && os.Getenv(makerVar) == "" {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// made is cmd/maker without the race detector, which makes a process that begins
+// ten times slower. The tests of its rooms run with it.
+var made = sync.OnceValues(func() (path string, err error) {
+	if path = os.Getenv(makerVar); path != "" {
+		return path, nil
+	}
+	dir, err := os.MkdirTemp("", "builtin-maker-")
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, "maker")
+	build := exec.Command("go", "build", "-o", path, "../../cmd/maker")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", errors.Join(fmt.Errorf("%w: %s", err, out), os.RemoveAll(dir))
+	}
+	return path, os.Chmod(dir, 0o755) // for other users
+})
+
+// absent skips a test, unless LOCALD_TEST_REQUIRE says that it must run.
+func absent(t *testing.T, reason string) {
+	t.Helper()
+	if strings.Contains(os.Getenv("LOCALD_TEST_REQUIRE"), "builtin") {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
 }
 
 // served is a registry with the images that hack/testimages makes.
@@ -60,7 +93,7 @@ func shellImage(t *testing.T) string {
 	t.Helper()
 	host, err := served()
 	if err != nil {
-		t.Skipf("no test images (hack/test-deps makes them): %v", err)
+		absent(t, fmt.Sprintf("no test images (hack/test-deps makes them): %v", err))
 	}
 	return host + "/locald-test/shell:1"
 }
@@ -74,7 +107,11 @@ func open(t *testing.T, owner runtime.Owner) *builtin.Runtime {
 func openAt(t *testing.T, owner runtime.Owner, dir string) *builtin.Runtime {
 	t.Helper()
 	p := process.New(keeper.Options{Dir: dir, Owner: string(owner), Log: os.Stderr})
-	r := builtin.New(builtin.Options{Dir: dir, Process: p, Users: os.Getenv(builtin.UsersVariable), Images: oci.Options{Tries: 3, Pause: 100 * time.Millisecond}})
+	program, err := made()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := builtin.New(builtin.Options{Dir: dir, Process: p, Program: []string{program}, Users: os.Getenv(builtin.UsersVariable), Images: oci.Options{Tries: 3, Pause: 100 * time.Millisecond}})
 	t.Cleanup(func() {
 		if os.Getenv(builtin.UsersVariable) != "" {
 			defer func() { _ = pid1.Remove(dir) }() // who deletes it else cannot
@@ -87,7 +124,7 @@ func openAt(t *testing.T, owner runtime.Owner, dir string) *builtin.Runtime {
 		}
 	})
 	if err := r.Ping(t.Context()); err != nil {
-		t.Skip(err)
+		absent(t, err.Error())
 	}
 	return r
 }
@@ -120,13 +157,11 @@ func TestSuite(t *testing.T) {
 // TestTheMakerIsAsGood: what "make build" packs into locald makes containers.
 func TestTheMakerIsAsGood(t *testing.T) {
 	image := shellImage(t)
-	maker := filepath.Join(t.TempDir(), "maker")
-	build := exec.Command("go", "build", "-o", maker, "../../cmd/maker")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	program, err := made()
+	if err != nil {
+		t.Fatal(err)
 	}
-	text, err := os.ReadFile(maker)
+	text, err := os.ReadFile(program)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,14 +186,17 @@ func TestTheMakerIsAsGood(t *testing.T) {
 	if err := in.Remove(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if made := builtin.MadeBy(r); !strings.HasPrefix(filepath.Base(made), "maker-") {
-		t.Errorf("it was made by %s", made)
+	if by := builtin.MadeBy(r); !strings.HasPrefix(filepath.Base(by), "maker-") {
+		t.Errorf("it was made by %s", by)
 	}
 }
 
 // registryVar is set for a test that runs itself as an ordinary user: where the
 // images are served.
 const registryVar = "BUILTIN_TEST_REGISTRY"
+
+// makerVar is too: what makes containers.
+const makerVar = "BUILTIN_TEST_MAKER"
 
 // TestSuiteAsAnOrdinaryUser is the same without being root, and so in a user
 // namespace.
@@ -189,6 +227,10 @@ func as(t *testing.T, uid, gid string, env ...string) {
 	}
 	shellImage(t)
 	host, _ := served()
+	program, err := made()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir, err := os.MkdirTemp("", "builtin-user-")
 	if err != nil {
 		t.Fatal(err)
@@ -207,7 +249,7 @@ func as(t *testing.T, uid, gid string, env ...string) {
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), setpriv, "--reuid="+uid, "--regid="+gid, "--clear-groups", self, "-test.run", "^Test(Suite|Volumes|Users)$", "-test.v")
-	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "HOME="+dir, "TMPDIR="+dir, registryVar+"="+host), env...)
+	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "HOME="+dir, "TMPDIR="+dir, registryVar+"="+host, makerVar+"="+program), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

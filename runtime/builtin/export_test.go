@@ -12,7 +12,7 @@ func Carry(r *Runtime, program []byte) {
 	w := gzip.NewWriter(&packed)
 	_, _ = w.Write(program) // into memory
 	_ = w.Close()
-	r.carried = packed.Bytes()
+	r.carried, r.options.Program = packed.Bytes(), nil
 }
 
 // MadeBy is the program that makes the containers of r.
