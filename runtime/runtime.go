@@ -65,7 +65,18 @@ type Spec struct {
 	// when locald runs as root. Files keep belonging to the user of locald.
 	Unprivileged bool
 
+	// Limits is what the processes may use that this one puts into the control
+	// groups it is given; see internal/keeper. nil: it starts nothing, or has none.
+	Limits *Limits
+
 	Image *Image // nil for a plain process
+}
+
+// Limits is what the processes of an instance may use at most; zero is no limit.
+type Limits struct {
+	Memory int64 // bytes
+	CPUs   float64
+	PIDs   int64 // processes and threads
 }
 
 // ID is the run's identity, made of the project, the service and the run.

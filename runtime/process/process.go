@@ -164,23 +164,14 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, _ func(runtime
 
 // Start starts the process.
 func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Instance, error) {
-	return r.StartLimited(ctx, spec, nil)
-}
-
-// Limits are the keeper's.
-type Limits = keeper.Limits
-
-// StartLimited starts a process that puts what it starts into control groups
-// with limits, as those of the keeper say.
-func (r *Runtime) StartLimited(ctx context.Context, spec runtime.Spec, limits *Limits) (runtime.Instance, error) {
 	if spec.Owner != runtime.Owner(r.options.Owner) {
 		return nil, fmt.Errorf("owner %s: this keeper is of %s: %w", spec.Owner, r.options.Owner, runtime.ErrInvalid)
 	}
-	t, child, err := r.fork(ctx, spec, limits)
+	t, child, err := r.fork(ctx, spec)
 	if errors.Is(err, keeper.ErrLost) {
 		// The keeper was killed a moment ago. The next one is there only after
 		// what this one may have started is gone.
-		t, child, err = r.fork(ctx, spec, limits)
+		t, child, err = r.fork(ctx, spec)
 	}
 	if err != nil {
 		return nil, fault(err)
@@ -196,7 +187,7 @@ func (r *Runtime) StartLimited(ctx context.Context, spec runtime.Spec, limits *L
 	return in, nil
 }
 
-func (r *Runtime) fork(ctx context.Context, spec runtime.Spec, limits *Limits) (*tenure, *keeper.Child, error) {
+func (r *Runtime) fork(ctx context.Context, spec runtime.Spec) (*tenure, *keeper.Child, error) {
 	t, err := r.current(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -205,7 +196,7 @@ func (r *Runtime) fork(ctx context.Context, spec runtime.Spec, limits *Limits) (
 	child, err := t.keeper.Run(ctx, keeper.Run{
 		ID: string(spec.ID()), Number: spec.Run, Argv: spec.Command, Dir: spec.Dir, Env: spec.Env, Log: spec.Log,
 		StopSignal: spec.StopSignal, Grace: spec.Grace, Unprivileged: spec.Unprivileged,
-		Limits: limits,
+		Limits: (*keeper.Limits)(spec.Limits),
 	})
 	if errors.Is(err, keeper.ErrLost) {
 		// The connection may end before the process does.

@@ -1,0 +1,66 @@
+package remote
+
+import (
+	"context"
+
+	"github.com/locald/locald/runtime"
+)
+
+// Who uses an instance asks by assertion what it can do, so that one that can
+// more is another type.
+
+// shape gives an instance the abilities of the one that it stands for.
+func shape(in *instance, can abilities) handle {
+	switch {
+	case can.Health && can.Pause:
+		return &pausable{checked{in}}
+	case can.Health:
+		return &checked{in}
+	case can.Listen:
+		return &listener{in}
+	}
+	return in
+}
+
+// checked is an instance whose engine may check its health.
+type checked struct{ *instance }
+
+var _ runtime.HealthReporter = (*checked)(nil)
+
+// Health is the contract's.
+func (in *checked) Health(ctx context.Context, changed func(runtime.Health)) error {
+	_, err := CallReports[struct{}](ctx, in.peer, methodHealth, in.args(), changed)
+	return err
+}
+
+// pausable is one that somebody else may pause.
+type pausable struct{ checked }
+
+var _ runtime.Pauser = (*pausable)(nil)
+
+// Paused is the contract's.
+func (in *pausable) Paused(ctx context.Context, changed func(bool)) error {
+	_, err := CallReports[struct{}](ctx, in.peer, methodPaused, in.args(), changed)
+	return err
+}
+
+// listener is one of processes that can be asked for their ports.
+type listener struct{ *instance }
+
+var _ runtime.Listener = (*listener)(nil)
+
+// Listening is the contract's.
+func (in *listener) Listening(ctx context.Context) ([]int, error) {
+	return Call[[]int](ctx, in.peer, methodListening, in.args())
+}
+
+// Owns is the contract's. Where nobody can be asked the process is not one of
+// them.
+func (in *listener) Owns(pid int) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), infoTime)
+	defer cancel()
+	a := in.args()
+	a.PID = pid
+	owns, err := Call[bool](ctx, in.peer, methodOwns, a)
+	return err == nil && owns
+}
