@@ -9,13 +9,15 @@ LINT := .cache/golangci-lint
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-MAKER := runtime/builtin/maker.gz
+CARRIED := internal/engines
 
 build: ## build ./locald
 ifeq ($(shell go env GOOS),linux)
-	@mkdir -p .cache
-	go build -trimpath -ldflags '-s -w' -o .cache/maker ./cmd/maker
-	@gzip -9nc .cache/maker >$(MAKER)
+	@for program in engines maker; do \
+		echo "go build ./cmd/$$program" && \
+		go build -trimpath -ldflags '-s -w' -o $(CARRIED)/$$program.bin ./cmd/$$program && \
+		sha256sum <$(CARRIED)/$$program.bin | cut -c 1-16 >$(CARRIED)/$$program.sum || exit 1; \
+	done
 	go build -trimpath -tags carried -ldflags '$(LDFLAGS)' -o locald ./cmd/locald
 else
 	go build -trimpath -ldflags '$(LDFLAGS)' -o locald ./cmd/locald
@@ -67,6 +69,6 @@ fuzz: ## every fuzz target for a minute; D=10m for longer
 	done
 
 clean: ## remove what was built
-	rm -rf locald .cache $(MAKER)
+	rm -rf locald .cache $(CARRIED)/*.bin $(CARRIED)/*.sum
 
 .PHONY: help build demo test check lint fmt golden soak promises bench-engines fuzz clean

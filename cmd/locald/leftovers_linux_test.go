@@ -31,12 +31,18 @@ func cmdKillKeeper(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	for _, task := range tasks {
 		children, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(daemon), "task", task.Name(), "children"))
-		if err == nil { // the thread may have ended
-			keepers = append(keepers, strings.Fields(string(children))...)
+		if err != nil {
+			continue // the thread may have ended
+		}
+		for _, child := range strings.Fields(string(children)) {
+			line, err := os.ReadFile(filepath.Join("/proc", child, "cmdline"))
+			if err == nil && strings.HasSuffix(string(line), "\x00keeper\x00") {
+				keepers = append(keepers, child)
+			}
 		}
 	}
 	if len(keepers) != 1 {
-		ts.Fatalf("daemon %d has the children %v; want a keeper and no more", daemon, keepers)
+		ts.Fatalf("daemon %d has the keepers %v; want one", daemon, keepers)
 	}
 	keeper, err := strconv.Atoi(keepers[0])
 	ts.Check(err)

@@ -14,7 +14,6 @@ import (
 	"github.com/locald/locald/internal/cli"
 	"github.com/locald/locald/internal/daemon"
 	"github.com/locald/locald/internal/keeper"
-	"github.com/locald/locald/internal/maker"
 )
 
 // version is set by the linker: -X main.version=0.1.0.
@@ -23,13 +22,13 @@ var version string
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
-	// The keeper and containers are this program too. They come before anything
-	// else is built: they are to be small, and what they do they do without us.
+	// The keeper is this program too. It comes before anything else is built: it is
+	// to be small, and what it does it does without us.
 	if len(args) > 0 && args[0] == "keeper" {
 		return keeper.Main(args[1:])
 	}
-	if len(args) > 0 && args[0] == "container" {
-		return maker.Main(args[1:])
+	if len(args) > 0 && hidden[args[0]] != nil {
+		return hidden[args[0]](args[1:])
 	}
 	dir, err := os.Getwd()
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/locald/locald/internal/engines"
 	"github.com/locald/locald/ipc"
-	"github.com/locald/locald/runtime/container"
 )
 
 // runHere runs a command as a child of this one, with our standard streams,
@@ -188,9 +188,12 @@ func (a *app) runInContainer(ctx context.Context, target ipc.Target, command []s
 	if target.Engine == "builtin" || target.Engine == "containerd" {
 		return a.runInOurs(ctx, target, command, noTerminal)
 	}
+	places, err := a.places()
+	if err != nil {
+		return err
+	}
 	in, tty := a.terminal()
 	tty = tty && !noTerminal
-	var resize chan [2]uint
 	if tty {
 		before, err := term.MakeRaw(int(in.Fd()))
 		if err != nil {
@@ -202,10 +205,11 @@ func (a *app) runInContainer(ctx context.Context, target ipc.Target, command []s
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		defer cancel()
-		resize = make(chan [2]uint, 1)
-		go watchSize(ctx, cancel, in, sent, resize)
+		go endOn(ctx, cancel, sent)
 	}
-	code, err := container.ExecTTY(ctx, target.Host, target.Container, command, target.Env, target.Dir, tty, a.stdin, a.stdout.to, a.stderr.to, resize)
+	code, err := engines.Exec(ctx, places.Dir, engines.Execution{
+		Host: target.Host, Container: target.Container, Argv: command, Env: target.Env, Dir: target.Dir, Terminal: tty,
+	}, a.stdin, a.stdout.to, a.stderr.to)
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Canceled
@@ -226,21 +230,13 @@ func (a *app) terminal() (in *os.File, ok bool) {
 	return in, ok && term.IsTerminal(int(in.Fd()))
 }
 
-// watchSize sends the size of a terminal, rows first, at once and with every
-// change, until ctx ends. A signal that asks to end ends ctx.
-func watchSize(ctx context.Context, cancel func(), tty *os.File, signals <-chan os.Signal, resize chan<- [2]uint) {
+// endOn calls end when a signal asks to end, until ctx does.
+func endOn(ctx context.Context, end func(), signals <-chan os.Signal) {
 	for {
-		if columns, rows, err := term.GetSize(int(tty.Fd())); err == nil {
-			select {
-			case resize <- [2]uint{uint(rows), uint(columns)}:
-			case <-ctx.Done():
-				return
-			}
-		}
 		select {
 		case sig := <-signals:
 			if isEnd(sig) {
-				cancel()
+				end()
 			}
 		case <-ctx.Done():
 			return

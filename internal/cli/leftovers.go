@@ -44,7 +44,7 @@ func (a *app) leftWithoutDaemon(ctx context.Context, of ipc.LeftArgs) (ipc.Lefto
 	if err != nil {
 		return found, err
 	}
-	return a.hooks.Leftovers(ctx, places, a.getenv, of)
+	return a.hooks.Leftovers(ctx, places, a.environ, of)
 }
 
 // thingStates are the words and colours for what can be the matter with a thing.

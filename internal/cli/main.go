@@ -47,7 +47,7 @@ type Hooks struct {
 
 	// Leftovers is what is there of what daemons have made, where none runs.
 	// nil finds nothing.
-	Leftovers func(ctx context.Context, places state.Places, getenv func(string) string, args ipc.LeftArgs) (ipc.Leftovers, error)
+	Leftovers func(ctx context.Context, places state.Places, environ []string, args ipc.LeftArgs) (ipc.Leftovers, error)
 }
 
 // ServeOptions says how a daemon is to run.

@@ -9,12 +9,11 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/locald/locald/internal/engines"
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/project"
 	"github.com/locald/locald/restore"
 	"github.com/locald/locald/runtime"
-	"github.com/locald/locald/runtime/builtin"
-	"github.com/locald/locald/runtime/containerd"
 )
 
 // clearance is whether anything that an earlier daemon left is left in one
@@ -41,8 +40,7 @@ func (d *Daemon) clear(ctx context.Context, rt runtime.Runtime) error {
 	if c.given {
 		return nil
 	}
-	switch rt.(type) {
-	case *builtin.Runtime, *containerd.Runtime: // processes stand for their containers
+	if e, ok := rt.(*engines.Engine); ok && runtime.Stands(e.Name()) {
 		if err := d.clear(ctx, d.process); err != nil {
 			return err
 		}

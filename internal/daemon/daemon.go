@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/locald/locald/internal/engines"
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/postgres"
 	"github.com/locald/locald/internal/project"
@@ -40,6 +40,7 @@ type Daemon struct {
 	log     *zap.Logger
 	machine *project.Machine
 	process *process.Runtime
+	speaker *engines.Process // to engines
 	place   place
 
 	leave   context.CancelFunc // ends Serve once services are down
@@ -50,7 +51,7 @@ type Daemon struct {
 
 	mu         sync.Mutex
 	projects   map[string]*project.Project // by directory
-	engines    map[string]engine           // by the name that a project writes
+	engines    map[string]runtime.Engine   // by the name that a project writes
 	clearances map[runtime.Runtime]*clearance
 	serving    sync.WaitGroup
 	doubts     *doubts
@@ -67,7 +68,7 @@ func Serve(ctx context.Context, o Options) error {
 		alone:    make(chan struct{}),
 		applied:  make(chan struct{}),
 		rested:   map[string]chan struct{}{},
-		projects: map[string]*project.Project{}, engines: map[string]engine{}, clearances: map[runtime.Runtime]*clearance{},
+		projects: map[string]*project.Project{}, engines: map[string]runtime.Engine{}, clearances: map[runtime.Runtime]*clearance{},
 		doubts: newDoubts(),
 	}
 	l, err := d.begin()
@@ -110,7 +111,7 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 	}
 	d.process = process.New(keeper.Options{Dir: d.options.Places.Dir, Owner: string(owner), Log: os.Stderr, Logs: keeper.Retention{Bytes: 256 << 20, Age: 7 * 24 * time.Hour}, Trouble: d.doubts.ofLog})
 	d.machine = &project.Machine{
-		Store: d.store, Owner: owner, Process: d.process, Containers: func(engine string) project.Containers { return d.engine(engine) },
+		Store: d.store, Owner: owner, Process: d.process, Containers: d.engine,
 		Choose:   d.chooseEngine,
 		Note:     d.note,
 		Installs: sync.OnceValue(func() []postgres.Install { return postgres.Installs(os.Getenv) }),
@@ -121,6 +122,7 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 			d.process.Keep(dir, keeper.Retention{Bytes: bytes, Age: age})
 		},
 	}
+	d.speaker = d.newSpeaker()
 	return l, nil
 }
 
@@ -174,12 +176,8 @@ func (d *Daemon) close() {
 		p.Close()
 	}
 	d.machine.Close()
-	for _, e := range d.opened() {
-		if held, ok := e.(io.Closer); ok {
-			if err := held.Close(); err != nil {
-				d.log.Warn("engine", zap.Error(err))
-			}
-		}
+	if err := d.speaker.Close(); err != nil {
+		d.log.Warn("engines", zap.Error(err))
 	}
 	if err := d.process.Close(); err != nil {
 		d.log.Warn("keeper", zap.Error(err))

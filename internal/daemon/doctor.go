@@ -8,9 +8,7 @@ import (
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/postgres"
 	"github.com/locald/locald/ipc"
-	"github.com/locald/locald/runtime/builtin"
-	"github.com/locald/locald/runtime/container"
-	"github.com/locald/locald/runtime/containerd"
+	"github.com/locald/locald/runtime"
 )
 
 // doctor says what locald found on this machine, and what to do about it.
@@ -20,7 +18,11 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 		Detail: fmt.Sprintf("version %s, process %d, socket %s, log %s, state in %s", d.options.Version, os.Getpid(), d.socket, d.options.Places.Log, d.options.Places.Dir),
 	}}}
 	report.Checks = append(report.Checks, d.files()...)
-	report.Checks = append(report.Checks, engines(container.Discover(ctx, os.Getenv, engineAuto), d.engine(builtin.Name).Ping(ctx), containerd.Look(ctx, os.Getenv))...)
+	found, err := d.speaker.Discover(ctx)
+	if err != nil {
+		return report, fault(err)
+	}
+	report.Checks = append(report.Checks, enginesOf(found, d.engine(runtime.EngineBuiltin).Ping(ctx), d.speaker.Containerd(ctx))...)
 	report.Checks = append(report.Checks, natives(postgres.Installs(os.Getenv))...)
 	for _, l := range keeper.Layers() {
 		report.Checks = append(report.Checks, ipc.Check{Area: "containment", Name: l.Name, OK: l.Here || !l.Needed, Detail: l.Detail})
@@ -30,9 +32,9 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 	return report, nil
 }
 
-// engines says of each engine whether projects that name none use it, and why.
+// enginesOf says of each engine whether projects that name none use it, and why.
 // absent is why containers cannot be made without one, or nil.
-func engines(found []container.Found, absent error, c containerd.Found) []ipc.Check {
+func enginesOf(found []runtime.FoundEngine, absent error, c runtime.FoundEngine) []ipc.Check {
 	var checks []ipc.Check
 	used, named := "", false
 	for _, f := range found {
@@ -51,16 +53,16 @@ func engines(found []container.Found, absent error, c containerd.Found) []ipc.Ch
 		}
 		checks = append(checks, c)
 	}
-	b := ipc.Check{Area: "engine", Name: builtin.Name, OK: true}
+	b := ipc.Check{Area: "engine", Name: runtime.EngineBuiltin, OK: true}
 	switch {
 	case absent != nil:
 		b.Detail, b.Remedy = absent.Error(), hintOf(absent)
 	case used != "":
-		b.Detail = fmt.Sprintf("could be used, but %s comes first; engine = %q", used, builtin.Name)
+		b.Detail = fmt.Sprintf("could be used, but %s comes first; engine = %q", used, runtime.EngineBuiltin)
 	case named:
-		b.Detail = fmt.Sprintf("could be used, but another is named; engine = %q", builtin.Name)
+		b.Detail = fmt.Sprintf("could be used, but another is named; engine = %q", runtime.EngineBuiltin)
 	default:
-		used, b.Detail = builtin.Name, "used: no engine answers"
+		used, b.Detail = runtime.EngineBuiltin, "used: no engine answers"
 	}
 	checks = append(checks, b)
 	if !c.Absent {
@@ -76,18 +78,18 @@ func engines(found []container.Found, absent error, c containerd.Found) []ipc.Ch
 }
 
 // containerdCheck says the same of containerd, which comes last.
-func containerdCheck(c containerd.Found, used *string, named bool) ipc.Check {
-	check := ipc.Check{Area: "engine", Name: containerd.Name, OK: true}
-	at := c.Version + " at " + c.Address + ": "
+func containerdCheck(c runtime.FoundEngine, used *string, named bool) ipc.Check {
+	check := ipc.Check{Area: "engine", Name: runtime.EngineContainerd, OK: true}
+	at := c.Version + " at " + c.Host + ": "
 	switch {
 	case c.Err != nil:
 		check.Detail, check.Remedy = c.Err.Error(), hintOf(c.Err)
 	case *used != "":
-		check.Detail = fmt.Sprintf("%scould be used, but %s comes first; engine = %q", at, *used, containerd.Name)
+		check.Detail = fmt.Sprintf("%scould be used, but %s comes first; engine = %q", at, *used, runtime.EngineContainerd)
 	case named:
-		check.Detail = fmt.Sprintf("%scould be used, but another is named; engine = %q", at, containerd.Name)
+		check.Detail = fmt.Sprintf("%scould be used, but another is named; engine = %q", at, runtime.EngineContainerd)
 	default:
-		*used, check.Detail = containerd.Name, at+"used: no other engine can be had"
+		*used, check.Detail = runtime.EngineContainerd, at+"used: no other engine can be had"
 	}
 	return check
 }

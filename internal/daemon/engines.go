@@ -9,67 +9,39 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/locald/locald/internal/engines"
 	"github.com/locald/locald/internal/project"
 	"github.com/locald/locald/runtime"
-	"github.com/locald/locald/runtime/builtin"
-	"github.com/locald/locald/runtime/container"
-	"github.com/locald/locald/runtime/containerd"
 )
 
-// engine is an engine as the daemon holds it.
-type engine interface {
-	project.Containers
-	// Sweep removes what the owner still has there and nothing uses.
-	Sweep(ctx context.Context) error
-}
-
-// The engines by the names that projects write. "auto" is whichever of the
-// engines with Docker's API answers first.
-const (
-	engineAuto   = project.AutoEngine
-	engineDocker = "docker"
-	enginePodman = "podman"
-)
-
-// engine is the runtime of an engine, by its name.
-func (d *Daemon) engine(name string) engine {
+// engine is the runtime of an engine, by its name. Nobody is asked yet.
+func (d *Daemon) engine(name string) runtime.Engine {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := d.engines[name]
 	if e == nil {
-		e = d.newEngine(name)
+		e = d.speaker.Engine(name)
 		d.engines[name] = e
 	}
 	return e
 }
 
-// newEngine makes the runtime of an engine. It asks nobody.
-func (d *Daemon) newEngine(name string) engine {
-	switch name {
-	case builtin.Name:
-		return builtin.New(builtin.Options{Dir: d.options.Places.Dir, Process: d.process, Users: os.Getenv(builtin.UsersVariable)})
-	case containerd.Name:
-		var c *containerd.Runtime
-		c = containerd.New(containerd.Options{
-			Owner: d.machine.Owner, Dir: d.options.Places.Dir, Process: d.process, Away: func(err error) { d.away(c, err) },
-		})
-		return c
-	}
-	var c *container.Runtime
-	c = container.New(container.Options{
-		Owner: d.machine.Owner, Engine: name, Streams: d.streams, Flush: d.flush, Note: d.note,
-		Away:  func(err error) { d.away(c, err) },
+// newSpeaker is what speaks to engines, for this daemon.
+func (d *Daemon) newSpeaker() *engines.Process {
+	return engines.New(engines.Options{
+		Dir: d.options.Places.Dir, Owner: d.machine.Owner, Log: os.Stderr, Process: d.process,
+		Streams: d.streams, Flush: d.flush, Note: d.note,
+		Away:  func(name string, why error) { d.away(d.engine(name), why) },
 		Keeps: func(run runtime.RunID) bool { return d.keeps(runtime.Ref{Run: run}) },
 	})
-	return c
 }
 
 // opened is every engine that somebody has had need of.
-func (d *Daemon) opened() []engine {
+func (d *Daemon) opened() []runtime.Engine {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var all []engine
-	seen := map[engine]bool{}
+	var all []runtime.Engine
+	seen := map[runtime.Engine]bool{}
 	for _, e := range d.engines {
 		if !seen[e] {
 			seen[e] = true
@@ -119,16 +91,16 @@ func choose(seen []seenEngine) project.Engine {
 		case e.why == nil:
 			return project.Engine{Name: e.name, Why: strings.Join(missing, "; ")}
 		case e.named:
-			return project.Engine{Name: engineAuto}
+			return project.Engine{Name: runtime.EngineAuto}
 		}
 		missing = append(missing, e.why.Error())
 	}
-	return project.Engine{Name: engineAuto}
+	return project.Engine{Name: runtime.EngineAuto}
 }
 
 // chooseEngine asks, in the order of choose, until one can be had.
 func (d *Daemon) chooseEngine(ctx context.Context) project.Engine {
-	usual := d.engine(engineAuto)
+	usual := d.engine(runtime.EngineAuto)
 	absent := usual.Ping(ctx)
 	if absent == nil {
 		name := usual.Engine()
@@ -140,8 +112,8 @@ func (d *Daemon) chooseEngine(ctx context.Context) project.Engine {
 		return project.Engine{Name: name}
 	}
 	return choose([]seenEngine{
-		{name: engineDocker, why: absent, named: container.Named(os.Getenv)},
-		{name: builtin.Name, why: d.engine(builtin.Name).Ping(ctx)},
-		{name: containerd.Name, why: containerd.Look(ctx, os.Getenv).Err},
+		{name: runtime.EngineDocker, why: absent, named: d.speaker.Named(ctx)},
+		{name: runtime.EngineBuiltin, why: d.engine(runtime.EngineBuiltin).Ping(ctx)},
+		{name: runtime.EngineContainerd, why: d.speaker.Containerd(ctx).Err},
 	})
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/locald/locald/internal/project"
 	"github.com/locald/locald/ipc"
 	"github.com/locald/locald/runtime"
-	"github.com/locald/locald/runtime/builtin"
 )
 
 // imageUse is a service of some project that is run from an image.
@@ -46,7 +45,7 @@ func (d *Daemon) images(ctx context.Context, _ ipc.NoArgs) (ipc.Images, error) {
 	if err != nil {
 		answer.Notes = append(answer.Notes, err.Error())
 	}
-	byEngine := map[string][]imageUse{builtin.Name: nil}
+	byEngine := map[string][]imageUse{runtime.EngineBuiltin: nil}
 	for _, use := range uses {
 		byEngine[use.Engine] = append(byEngine[use.Engine], use)
 	}
@@ -57,6 +56,9 @@ func (d *Daemon) images(ctx context.Context, _ ipc.NoArgs) (ipc.Images, error) {
 			continue
 		}
 		found, err := lister.Images(ctx, namesOf(uses))
+		if errors.Is(err, errors.ErrUnsupported) {
+			continue
+		}
 		if err != nil {
 			answer.Notes = append(answer.Notes, err.Error())
 			continue
@@ -64,7 +66,7 @@ func (d *Daemon) images(ctx context.Context, _ ipc.NoArgs) (ipc.Images, error) {
 		for _, image := range found {
 			answer.Images = addImage(answer.Images, imageOf(rt.Engine(), image, uses))
 		}
-		if _, own := rt.(runtime.ImagePruner); !own && len(found) > 0 {
+		if rt.Engine() != runtime.EngineBuiltin && len(found) > 0 {
 			answer.Notes = append(answer.Notes, fmt.Sprintf("the images of %s are its own: %[1]s image prune", rt.Engine()))
 		}
 	}
@@ -133,14 +135,14 @@ func (d *Daemon) pruneImages(ctx context.Context, a ipc.PruneArgs) (ipc.Pruned, 
 		keep = namesOf(uses)
 	}
 	answer := ipc.Pruned{Removed: []ipc.Image{}}
-	own, ok := d.engine(builtin.Name).(runtime.ImagePruner)
+	own, ok := d.engine(runtime.EngineBuiltin).(runtime.ImagePruner)
 	if !ok {
 		return answer, nil
 	}
 	removed, freed, err := own.PruneImages(ctx, keep)
 	answer.Freed = freed
 	for _, image := range removed {
-		answer.Removed = append(answer.Removed, imageOf(builtin.Name, image, nil))
+		answer.Removed = append(answer.Removed, imageOf(runtime.EngineBuiltin, image, nil))
 	}
 	return answer, fault(err)
 }

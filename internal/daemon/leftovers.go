@@ -12,20 +12,22 @@ import (
 	"time"
 
 	"github.com/locald/locald/internal/config"
+	"github.com/locald/locald/internal/engines"
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/sockets"
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
 	"github.com/locald/locald/runtime"
-	"github.com/locald/locald/runtime/container"
 )
 
 // Leftovers lists everything that the daemons of a state directory made and
 // that is still there, by the marks and labels that it carries and by where
 // files are put. It needs no daemon, and is for when none runs: nothing that
 // it finds runs on purpose then. It starts, changes and removes nothing.
-func Leftovers(ctx context.Context, places state.Places, getenv func(string) string, args ipc.LeftArgs) (ipc.Leftovers, error) {
-	return survey(ctx, places, getenv, args, live{})
+func Leftovers(ctx context.Context, places state.Places, environ []string, args ipc.LeftArgs) (ipc.Leftovers, error) {
+	speaker := engines.New(engines.Options{Dir: places.Dir, Owner: state.Store{Dir: places.Dir}.Look().Owner, Environ: environ, Log: os.Stderr, Passing: true})
+	defer func() { _ = speaker.Close() }() // it was only asked
+	return survey(ctx, places, speaker, args, live{})
 }
 
 // patience is how long what is on its way out is given before it counts as
@@ -40,7 +42,7 @@ func (d *Daemon) remains(ctx context.Context, args ipc.LeftArgs) (ipc.Leftovers,
 	places := d.options.Places
 	places.Socket = d.socket
 	for until := time.Now().Add(patience); ; {
-		found, err := survey(ctx, places, os.Getenv, args, d.live())
+		found, err := survey(ctx, places, d.speaker, args, d.live())
 		if err != nil || len(found.Unwanted()) == 0 || time.Now().After(until) {
 			return found, err
 		}
@@ -95,13 +97,17 @@ type search struct {
 	things    []thing
 }
 
-func survey(ctx context.Context, places state.Places, getenv func(string) string, args ipc.LeftArgs, l live) (ipc.Leftovers, error) {
+func survey(ctx context.Context, places state.Places, speaker *engines.Process, args ipc.LeftArgs, l live) (ipc.Leftovers, error) {
 	s := &search{places: places, seen: state.Store{Dir: places.Dir}.Look(), live: l, args: args, gateways: map[string]thing{}}
 	if err := s.lookForProcesses(ctx); err != nil {
 		return ipc.Leftovers{}, err
 	}
-	s.lookInEngines(ctx, getenv)
-	s.lookBesideEngines()
+	found, err := speaker.Survey(ctx)
+	if err != nil {
+		return ipc.Leftovers{}, err
+	}
+	s.inEngines(found)
+	s.beside(found.Files)
 	if err := ctx.Err(); err != nil {
 		return ipc.Leftovers{}, err
 	}
@@ -303,10 +309,9 @@ func commandLine(argv []string) string {
 	return string(line)
 }
 
-// lookInEngines adds what carries our label in any engine, and separately what
+// inEngines adds what carries our label in any engine, and separately what
 // carries the label of a state directory that is not here.
-func (s *search) lookInEngines(ctx context.Context, getenv func(string) string) {
-	made, asked := container.Survey(ctx, getenv)
+func (s *search) inEngines(found engines.Survey) {
 	ids := make([]string, len(s.seen.Projects))
 	for i, p := range s.seen.Projects {
 		ids[i] = p.ID
@@ -318,7 +323,7 @@ func (s *search) lookInEngines(ctx context.Context, getenv func(string) string) 
 		id, _, _ := strings.Cut(service, "/")
 		used[id] = true
 	}
-	for _, m := range made {
+	for _, m := range found.Made {
 		switch {
 		case m.Owner == s.seen.Owner && m.Owner != "":
 			s.made(m, m.ProjectID(ids), used)
@@ -330,7 +335,7 @@ func (s *search) lookInEngines(ctx context.Context, getenv func(string) string) 
 			}})
 		}
 	}
-	s.unasked(asked)
+	s.unasked(found.Asked)
 }
 
 // running reports whether a daemon of another state directory has something
@@ -351,23 +356,23 @@ func rootOf(p state.Places) string {
 }
 
 // made adds what an engine has of ours.
-func (s *search) made(m container.Made, project string, used map[string]bool) {
+func (s *search) made(m runtime.Made, project string, used map[string]bool) {
 	_, _, run, _ := m.Run.Split()
 	t := thing{project: project, Thing: ipc.Thing{
 		Kind: m.Kind, State: ipc.ThingLeft, Name: m.Name, ID: shortID(m), Engine: m.Engine,
 		Project: m.Project, Dir: m.Dir, Service: m.Service, Run: run, Remedy: removal(m),
 	}}
 	switch m.Kind {
-	case container.MadeContainer:
+	case runtime.MadeContainer:
 		t.Detail = m.State
 		if s.live.runs[m.Run] {
 			t.State, t.Remedy = ipc.ThingUsed, ""
 		}
-	case container.MadeNetwork:
+	case runtime.MadeNetwork:
 		if used[project] {
 			t.State, t.Remedy = ipc.ThingUsed, ""
 		}
-	case container.MadeVolume:
+	case runtime.MadeVolume:
 		s.volume(&t)
 	}
 	t = s.add(t)
@@ -403,18 +408,18 @@ func (s *search) volume(t *thing) {
 }
 
 // removal is what removes a thing from its engine.
-func removal(m container.Made) string {
+func removal(m runtime.Made) string {
 	switch m.Kind {
-	case container.MadeContainer:
+	case runtime.MadeContainer:
 		return m.Engine + " rm -f " + m.Name
-	case container.MadeNetwork:
+	case runtime.MadeNetwork:
 		return m.Engine + " network rm " + m.Name
 	}
 	return m.Engine + " volume rm " + m.Name
 }
 
-func shortID(m container.Made) string {
-	if m.Kind == container.MadeVolume {
+func shortID(m runtime.Made) string {
+	if m.Kind == runtime.MadeVolume {
 		return ""
 	}
 	return m.ID[:min(len(m.ID), 12)]
@@ -422,7 +427,7 @@ func shortID(m container.Made) string {
 
 // unasked adds the engines in which something may be left and that could not
 // be asked, where a project has services that are containers.
-func (s *search) unasked(asked []container.Found) {
+func (s *search) unasked(asked []runtime.FoundEngine) {
 	for _, p := range s.seen.Projects {
 		for _, engine := range contained(p) {
 			if f, silent := silentFor(engine, asked); silent {
@@ -437,26 +442,26 @@ func (s *search) unasked(asked []container.Found) {
 
 // silentFor is the engine that a project's containers may be in and that does
 // not answer.
-func silentFor(engine string, asked []container.Found) (container.Found, bool) {
-	var silent []container.Found
+func silentFor(engine string, asked []runtime.FoundEngine) (runtime.FoundEngine, bool) {
+	var silent []runtime.FoundEngine
 	for _, f := range asked {
-		matches := engine == engineAuto || f.Engine == engine
+		matches := engine == runtime.EngineAuto || f.Engine == engine
 		switch {
-		case f.Err == nil && matches && !slices.ContainsFunc(silent, func(s container.Found) bool { return s.Named }):
+		case f.Err == nil && matches && !slices.ContainsFunc(silent, func(s runtime.FoundEngine) bool { return s.Named }):
 			return f, false
 		case f.Err != nil && matches:
 			silent = append(silent, f)
 		}
 	}
 	if len(silent) == 0 {
-		return container.Found{}, false
+		return runtime.FoundEngine{}, false
 	}
-	slices.SortStableFunc(silent, func(a, b container.Found) int { return cmp.Compare(rank(a), rank(b)) })
+	slices.SortStableFunc(silent, func(a, b runtime.FoundEngine) int { return cmp.Compare(rank(a), rank(b)) })
 	return silent[0], true
 }
 
 // rank orders the places that do not answer by how likely they are meant.
-func rank(f container.Found) int {
+func rank(f runtime.FoundEngine) int {
 	switch {
 	case f.Named:
 		return 0
@@ -470,7 +475,7 @@ func rank(f container.Found) int {
 func contained(p state.SeenProject) (engines []string) {
 	engines = p.Engines
 	if len(engines) == 0 {
-		engines = []string{engineAuto}
+		engines = []string{runtime.EngineAuto}
 	}
 	uses := false
 	for _, svc := range p.Services {

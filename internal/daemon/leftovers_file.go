@@ -12,8 +12,7 @@ import (
 	"github.com/locald/locald/internal/postgres"
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
-	"github.com/locald/locald/runtime/builtin"
-	"github.com/locald/locald/runtime/containerd"
+	"github.com/locald/locald/runtime"
 )
 
 // lookForFiles adds what is below the state directory, and what is elsewhere.
@@ -164,7 +163,7 @@ func (s *search) stray() {
 		switch name := filepath.Base(path); {
 		case err != nil:
 			return nil //nolint:nilerr // what cannot be read is counted with its directory
-		case entry.IsDir() && slices.Contains([]string{"data", "logs", "sandboxes", "images", builtin.Folder, containerd.Name, "volumes"}, name):
+		case entry.IsDir() && slices.Contains([]string{"data", "logs", "sandboxes", "images", "containers", runtime.EngineContainerd, "volumes"}, name):
 			return fs.SkipDir
 		case strings.HasPrefix(name, ".") && strings.Contains(name, ".new-"):
 			s.file(thing{Thing: ipc.Thing{State: s.here(ipc.ThingLeft), Detail: "a write that was cut off"}}, path)

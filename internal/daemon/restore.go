@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/locald/locald/internal/engines"
 	"github.com/locald/locald/internal/project"
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/restore"
@@ -111,7 +112,8 @@ func (d *Daemon) recorded() []restore.Service {
 }
 
 // usedEngines is every engine that a project on record may have used, and the
-// usual one where that is none of them, since labels outlive records.
+// usual one where that is none of them and there once was something in one, since
+// labels outlive records.
 func (d *Daemon) usedEngines() []string {
 	var names []string
 	for _, p := range d.known() {
@@ -121,8 +123,9 @@ func (d *Daemon) usedEngines() []string {
 			}
 		}
 	}
-	if !slices.ContainsFunc(names, func(n string) bool { return n == engineAuto || n == engineDocker || n == enginePodman }) {
-		names = append(names, engineAuto)
+	usual := slices.ContainsFunc(names, func(n string) bool { return !runtime.Stands(n) })
+	if !usual && engines.Used(d.options.Places.Dir) {
+		names = append(names, runtime.EngineAuto)
 	}
 	return names
 }

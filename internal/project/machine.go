@@ -18,30 +18,12 @@ import (
 	"github.com/locald/locald/runtime"
 )
 
-// Containers is what a project needs of the container runtime beyond the
-// contract.
-type Containers interface {
-	runtime.Runtime
-	// Ping is nil when an engine answers.
-	Ping(ctx context.Context) error
-	// Engine names the engine in use, "docker" for example; empty before it is known.
-	Engine() string
-	// At is where a client finds the container of a run that goes there itself: the
-	// engine's address, or a directory where there is no engine.
-	At(run runtime.RunID) string
-	// HasVolume reports whether a project, by its id, has a named volume.
-	HasVolume(ctx context.Context, project, name string) (bool, error)
-	// RemoveVolumes deletes the named volumes of a project, by its id, that a
-	// service made; those that do not exist are no error.
-	RemoveVolumes(ctx context.Context, project, service string, names ...string) error
-}
-
 // Machine is what the projects of one daemon share.
 type Machine struct {
 	Store      state.Store
 	Owner      runtime.Owner
 	Process    runtime.Runtime
-	Containers func(engine string) Containers         // the runtime of an engine, by the name that a project writes
+	Containers func(engine string) runtime.Engine     // the runtime of an engine, by the name that a project writes
 	Choose     func(ctx context.Context) Engine       // the engine for a project that names none and has nothing anywhere
 	Note       func(log string, run int, text string) // an event line for a service's log
 	Installs   func() []postgres.Install

@@ -104,7 +104,7 @@ func (s *service) runtime() runtime.Runtime {
 }
 
 // containers is the container runtime of the service's engine.
-func (s *service) containers() Containers { return s.project.machine.Containers(s.engine.Name) }
+func (s *service) containers() runtime.Engine { return s.project.machine.Containers(s.engine.Name) }
 
 func (s *service) log() string {
 	return s.project.machine.Store.Log(s.project.id, s.conf.Name)

@@ -154,43 +154,6 @@ func TestSuite(t *testing.T) {
 	})
 }
 
-// TestTheMakerIsAsGood: what "make build" packs into locald makes containers.
-func TestTheMakerIsAsGood(t *testing.T) {
-	image := shellImage(t)
-	program, err := made()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	owner := runtime.Owner("maker")
-	r := open(t, owner)
-	builtin.Carry(r, text)
-	spec := runtime.Spec{
-		Project: runtime.Project{ID: "p", Name: "p", Dir: "/"}, Service: "s", Run: 1, Owner: owner, Log: t.TempDir(),
-		Command: []string{"sh", "-c", "echo made; exit 7"}, Image: &runtime.Image{Name: image},
-	}
-	if err := r.Prepare(t.Context(), spec, func(runtime.Progress) {}); err != nil {
-		t.Fatal(err)
-	}
-	in, err := r.Start(t.Context(), spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	exit, err := in.Wait(t.Context())
-	if err != nil || exit.Code != 7 || output(t, spec.Log) != "made\n" {
-		t.Errorf("%v, %v; it says %q", exit, err, output(t, spec.Log))
-	}
-	if err := in.Remove(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if by := builtin.MadeBy(r); !strings.HasPrefix(filepath.Base(by), "maker-") {
-		t.Errorf("it was made by %s", by)
-	}
-}
-
 // registryVar is set for a test that runs itself as an ordinary user: where the
 // images are served.
 const registryVar = "BUILTIN_TEST_REGISTRY"

@@ -11,11 +11,10 @@ import (
 	"github.com/locald/locald/internal/pid1"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/runtime/outer"
-	"github.com/locald/locald/runtime/process"
 )
 
 // Name is what projects write to have this engine.
-const Name = "builtin"
+const Name = runtime.EngineBuiltin
 
 // Folder is where the directories of containers are, below the state directory.
 const Folder = "containers"
@@ -31,14 +30,15 @@ const UsersVariable = pid1.UsersVariable
 
 // Options say where a Runtime keeps things, and what runs its containers.
 type Options struct {
-	Dir     string           // of the state: images, containers and volumes are below it
-	Process *process.Runtime // runs the containers, and says whose they are
+	Dir     string          // of the state: images, containers and volumes are below it
+	Process runtime.Runtime // runs the containers, and says whose they are
 	Images  oci.Options
 
 	// Users says which the containers of an ordinary user have; empty is OneUser.
 	Users string
 
-	// Program is argv of a locald; empty is this program, or what it carries.
+	// Program is argv of what makes containers: a locald, or cmd/maker. Empty is
+	// this program.
 	Program []string
 
 	// Note puts a sentence about a run into its log; nil: nobody reads.
@@ -51,8 +51,6 @@ type Runtime struct {
 	options Options
 	pulls   outer.Pulls[*oci.Image]
 
-	unpacking sync.Mutex
-	carried   []byte // the maker, packed, while it is used; guarded by unpacking
 	trying    sync.Mutex
 	supported bool // this machine lets us; guarded by trying
 
@@ -66,7 +64,7 @@ type Runtime struct {
 
 // New returns a runtime. Nothing is made on disk yet.
 func New(o Options) *Runtime {
-	return &Runtime{options: o, carried: carried, live: map[runtime.RunID]*instance{}}
+	return &Runtime{options: o, live: map[runtime.RunID]*instance{}}
 }
 
 // Kind is Container.
@@ -245,7 +243,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Instanc
 // start runs what makes the container, and waits until it is made.
 func (r *Runtime) start(ctx context.Context, spec runtime.Spec, image *oci.Image, made pid1.Spec) (*instance, error) {
 	o := r.outer()
-	o.Program, o.Limits = r.program(), limits(spec.Image)
+	o.Program, o.Limits = r.options.Program, limits(spec.Image)
 	c, err := o.Start(ctx, spec, &image.Config, made)
 	if err != nil {
 		return nil, err

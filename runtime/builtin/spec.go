@@ -15,7 +15,6 @@ import (
 	"github.com/locald/locald/internal/pid1"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/runtime/outer"
-	"github.com/locald/locald/runtime/process"
 )
 
 // check finds what no container can be made of.
@@ -34,8 +33,8 @@ func check(spec runtime.Spec) error {
 // machine to live with a fork bomb.
 const mostProcesses = 4096
 
-func limits(image *runtime.Image) *process.Limits {
-	return &process.Limits{Memory: image.Memory, CPUs: image.CPUs, PIDs: mostProcesses}
+func limits(image *runtime.Image) *runtime.Limits {
+	return &runtime.Limits{Memory: image.Memory, CPUs: image.CPUs, PIDs: mostProcesses}
 }
 
 // usual is the user of a container whose image asks for root, where an ordinary

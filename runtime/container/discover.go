@@ -30,38 +30,25 @@ const answerTime = 5 * time.Second
 
 // The names of engines, as configuration and status have them.
 const (
-	nameAuto   = "auto"
-	nameDocker = "docker"
-	namePodman = "podman"
+	nameAuto   = runtime.EngineAuto
+	nameDocker = runtime.EngineDocker
+	namePodman = runtime.EnginePodman
 )
 
 // usualPlace is the source of a place that nobody named.
 const usualPlace = "usual place"
 
-// Found is one place where an engine was looked for.
-type Found struct {
-	Engine  string // "docker" or "podman", as it says itself or, when it does not answer, as the place suggests
-	Version string // of the engine, when it answered
-	Host    string // "unix:///var/run/docker.sock"
-	Source  string // why it was looked for there: "DOCKER_HOST", "docker context colima", "usual place"
-	Used    bool
-	Why     string // why it is used or not, in words
-	Err     error  // why it cannot be used; nil when it answered
-	Absent  bool   // a usual place with nothing in it
-	Named   bool   // the user named it, by a variable or a docker context
-}
-
 // Discover looks for engines as New does and says what it found, the one that
 // would be used marked. want is "auto", "docker" or "podman". env is os.Getenv
 // or what stands for it. It takes five seconds at most.
-func Discover(ctx context.Context, env func(string) string, want string) []Found {
+func Discover(ctx context.Context, env func(string) string, want string) []runtime.FoundEngine {
 	places := placesFor(env, want)
-	found := make([]Found, len(places))
+	found := make([]runtime.FoundEngine, len(places))
 	var asked sync.WaitGroup
 	for i, p := range places {
 		asked.Go(func() {
 			e, err := dial(ctx, p, want)
-			found[i] = Found{Engine: p.engine, Host: p.host, Source: p.source, Err: err, Named: p.source != usualPlace}
+			found[i] = runtime.FoundEngine{Engine: p.engine, Host: p.host, Source: p.source, Err: err, Named: p.source != usualPlace}
 			if err == nil {
 				found[i].Engine, found[i].Version = e.name, e.version
 				e.close()

@@ -24,7 +24,7 @@ import (
 )
 
 // Name is what projects write to have this engine.
-const Name = "containerd"
+const Name = runtime.EngineContainerd
 
 // Namespace is where in containerd everything of ours is: ctr -n locald shows it.
 const Namespace = "locald"
@@ -35,20 +35,11 @@ const answerTime = 5 * time.Second
 // addressVar names the variable that other clients of containerd read too.
 const addressVar = "CONTAINERD_ADDRESS"
 
-// Found is where containerd was looked for, and what is there.
-type Found struct {
-	Address string // of its socket
-	Source  string // why it was looked for there: CONTAINERD_ADDRESS, or "usual place"
-	Version string // when it answered
-	Err     error  // why it cannot be used; nil when it can
-	Absent  bool   // nothing is at the usual place
-}
-
 // Look says what New would use. env is os.Getenv or what stands for it. It takes
 // five seconds at most.
-func Look(ctx context.Context, env func(string) string) Found {
+func Look(ctx context.Context, env func(string) string) runtime.FoundEngine {
 	p := placeFor(env)
-	f := Found{Address: p.address, Source: p.source}
+	f := runtime.FoundEngine{Engine: Name, Host: p.address, Source: p.source}
 	c, version, err := p.dial(ctx)
 	if err != nil {
 		_, missing := os.Lstat(p.address)

@@ -23,7 +23,6 @@ import (
 	"github.com/locald/locald/internal/pid1"
 	"github.com/locald/locald/runtime"
 	"github.com/locald/locald/runtime/outer"
-	"github.com/locald/locald/runtime/process"
 )
 
 // The labels of containers and snapshots, as runtime/container has them.
@@ -42,9 +41,9 @@ const (
 // Options say for whom and through what a Runtime works.
 type Options struct {
 	Owner   runtime.Owner
-	Dir     string           // of the state: volumes and networks are below it
-	Process *process.Runtime // runs what stands beside each container
-	Images  oci.Options      // how registries are spoken to
+	Dir     string          // of the state: volumes and networks are below it
+	Process runtime.Runtime // runs what stands beside each container
+	Images  oci.Options     // how registries are spoken to
 
 	// Program is argv of a locald, and Init the file of one that needs no
 	// libraries, which is the first process of each container. Empty is this

@@ -18,16 +18,15 @@ import (
 
 	"github.com/locald/locald/internal/pid1"
 	"github.com/locald/locald/runtime"
-	"github.com/locald/locald/runtime/process"
 )
 
 // Options say where containers keep things, and what runs their processes.
 type Options struct {
-	Dir     string           // of the state
-	Process *process.Runtime // runs the outer processes, and says whose they are
-	Program []string         // argv of a locald; empty is this program
-	Folder  string           // within Dir: that of the containers' own directories
-	Limits  *process.Limits  // of what the outer process starts; nil: it starts nothing, or has none
+	Dir     string          // of the state
+	Process runtime.Runtime // runs the outer processes, and says whose they are
+	Program []string        // argv of a locald; empty is this program
+	Folder  string          // within Dir: that of the containers' own directories
+	Limits  *runtime.Limits // of what the outer process starts; nil: it starts nothing, or has none
 }
 
 // Volumes are the named volumes.
@@ -79,11 +78,11 @@ func (o Options) Start(ctx context.Context, spec runtime.Spec, image *dockerspec
 	}
 	outer := spec
 	outer.Image, outer.Command, outer.Dir = nil, command, "/"
-	outer.Env = environment(image, spec.Env)
+	outer.Env, outer.Limits = environment(image, spec.Env), o.Limits
 	if outer.StopSignal == "" {
 		outer.StopSignal = image.StopSignal
 	}
-	main, err := o.Process.StartLimited(ctx, outer, o.Limits)
+	main, err := o.Process.Start(ctx, outer)
 	if err != nil {
 		return nil, err
 	}

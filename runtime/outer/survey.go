@@ -9,18 +9,9 @@ import (
 	"github.com/locald/locald/runtime"
 )
 
-// Left is a directory that containers have made in a state directory: that of a
-// run, or a volume.
-type Left struct {
-	Path    string
-	Project string        // by its id
-	Service string        // that made it
-	Run     runtime.RunID // empty for a volume
-}
-
 // Containers lists the directories of containers in a folder of a state
 // directory, whatever runs.
-func Containers(dir, folder string) (all []Left) {
+func Containers(dir, folder string) (all []runtime.Files) {
 	for _, path := range below(filepath.Join(dir, folder)) {
 		name := filepath.Base(path)
 		at := strings.LastIndex(name, "-")
@@ -31,7 +22,7 @@ func Containers(dir, folder string) (all []Left) {
 		if err != nil {
 			continue
 		}
-		l := Left{Path: path, Project: filepath.Base(filepath.Dir(path)), Service: name[:at]}
+		l := runtime.Files{Path: path, Project: filepath.Base(filepath.Dir(path)), Service: name[:at]}
 		l.Run = runtime.Spec{Project: runtime.Project{ID: l.Project}, Service: l.Service, Run: run}.ID()
 		all = append(all, l)
 	}
@@ -39,10 +30,10 @@ func Containers(dir, folder string) (all []Left) {
 }
 
 // List lists the volumes of all projects.
-func (v Volumes) List() (all []Left) {
+func (v Volumes) List() (all []runtime.Files) {
 	for _, path := range below(filepath.Join(v.Dir, "volumes")) {
 		maker, _ := os.ReadFile(filepath.Join(path, volumeMaker)) // empty where its making was cut off
-		all = append(all, Left{Path: path, Project: filepath.Base(filepath.Dir(path)), Service: string(maker)})
+		all = append(all, runtime.Files{Path: path, Project: filepath.Base(filepath.Dir(path)), Service: string(maker)})
 	}
 	return all
 }

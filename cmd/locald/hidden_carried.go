@@ -1,0 +1,5 @@
+//go:build carried
+
+package main
+
+var hidden map[string]func(args []string) int

@@ -1,0 +1,5 @@
+//go:build !carried
+
+package engines
+
+const carriedEngines, carriedEnginesSum, carriedMaker, carriedMakerSum = "", "", "", ""

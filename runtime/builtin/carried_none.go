@@ -1,5 +1,0 @@
-//go:build !carried
-
-package builtin
-
-var carried []byte
