@@ -98,9 +98,10 @@ func safe(text string) string {
 }
 
 // cell is text made harmless, on one line and without colours of its own.
-func cell(text string) string {
-	return safe(strings.NewReplacer("\n", " ", "\t", " ", "\x1b", `\x1b`).Replace(text))
-}
+func cell(text string) string { return safe(onOneLine.Replace(text)) }
+
+// onOneLine is made once: a table of many rows would spend most of its time here.
+var onOneLine = strings.NewReplacer("\n", " ", "\t", " ", "\x1b", `\x1b`)
 
 // columnsOf is how many columns of a terminal the text takes. It knows no
 // escape sequences.
