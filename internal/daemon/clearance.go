@@ -72,6 +72,9 @@ func (d *Daemon) sweep(ctx context.Context, rt runtime.Runtime) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if d.first {
+			return nil
+		}
 	}
 	found, err := rt.List(ctx, d.machine.Owner)
 	if err != nil {
@@ -158,6 +161,16 @@ func end(ctx context.Context, rt runtime.Runtime, ref runtime.Ref) error {
 		return err
 	}
 	return in.Remove(ctx)
+}
+
+// holdKeeper starts a keeper before somebody needs one: the first service does not
+// wait for it.
+func (d *Daemon) holdKeeper(ctx context.Context) {
+	select {
+	case <-d.alone:
+		_, _ = d.process.Keeper(ctx) // whoever needs it is told
+	case <-ctx.Done():
+	}
 }
 
 // awaitKeeper waits until the keeper of an earlier daemon has ended what it

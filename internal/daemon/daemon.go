@@ -42,6 +42,7 @@ type Daemon struct {
 	process *process.Runtime
 	speaker *engines.Process // to engines
 	place   place
+	first   bool // of its state directory: nothing can be left of an earlier one
 
 	leave   context.CancelFunc // ends Serve once services are down
 	life    context.Context
@@ -95,6 +96,7 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 			d.place.held.Release()
 		}
 	}()
+	d.first = d.store.New()
 	owner, err := d.store.Owner()
 	if err != nil && owner == "" {
 		return nil, err
@@ -142,6 +144,7 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 	d.log.Info("serving", zap.Int("pid", os.Getpid()), zap.String("socket", d.socket), zap.String("version", d.options.Version))
 	restored := make(chan struct{})
 	go d.awaitKeeper(life)
+	go d.holdKeeper(life)
 	go func() { defer close(restored); d.restore(life) }()
 
 	var err error

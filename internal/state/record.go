@@ -206,6 +206,15 @@ func (i *identity) valid() error {
 	return nil
 }
 
+// New reports whether the state directory has had no identity so far: then
+// nothing can be anywhere that carries one.
+func (s Store) New() bool {
+	path := filepath.Join(s.Dir, InstanceFile)
+	_, err1 := os.Lstat(path)
+	_, err2 := os.Lstat(previous(path))
+	return errors.Is(err1, fs.ErrNotExist) && errors.Is(err2, fs.ErrNotExist)
+}
+
 // Owner is the identity of the state directory, made when there is none. A
 // later locald's is used as it is: what carries its marks has to be found. An
 // error that comes with an owner is damage that people should know of.
@@ -275,11 +284,12 @@ func machineID() string {
 }
 
 // SaveOwner writes the identity of the state directory, twice: it is never
-// written again, and without it nothing that runs is found.
+// written again, and without it nothing that runs is found. The copy is for when
+// the file is damaged; what a loss of power leaves is the file.
 func (s Store) SaveOwner(owner runtime.Owner) error {
 	path := filepath.Join(s.Dir, InstanceFile)
 	kept := identity{Format, string(owner), s.Dir, machineID()}
-	if err := Write(path, kept, Care{Power: true}); err != nil {
+	if err := Write(path, kept, Care{}); err != nil {
 		return err
 	}
 	return Write(path, kept, Care{Power: true, Previous: true})
