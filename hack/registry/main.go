@@ -4,6 +4,8 @@
 //
 //	go run ./hack/registry -rate 2000000
 //	docker pull 127.0.0.1:5055/postgres:15
+//
+// With -program it serves an image of that one static program, too.
 package main
 
 import (
@@ -13,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/locald/locald/hack/faultregistry"
@@ -36,13 +39,10 @@ func run(ctx context.Context) error {
 	flag.Int64Var(&faults.CutAfter, "cut", 0, "break the connection after this many bytes of a layer")
 	flag.IntVar(&faults.Cuts, "cuts", 0, "how many times to do so (default: always)")
 	flag.IntVar(&faults.Status, "status", 0, "answer everything with this status: 401, 500")
+	program := flag.String("program", "", "a static program that becomes an image too, bench/NAME:1")
 	flag.Parse()
 
-	store, err := images.Default()
-	if err != nil {
-		return err
-	}
-	all, err := store.Images()
+	all, err := imagesOf(*program)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,23 @@ func run(ctx context.Context) error {
 			fmt.Println(pushed)
 		}
 	}
+	fmt.Println("serving")
 	registry.Misbehave(faults)
 	<-ctx.Done()
 	return registry.Close()
+}
+
+// imagesOf are the test images and, if there is one, the program's, which does
+// without them.
+func imagesOf(program string) ([]images.Image, error) {
+	store, err := images.Default()
+	if err != nil {
+		return nil, err
+	}
+	all, err := store.Images()
+	if program == "" {
+		return all, err
+	}
+	image, err := images.Program(program)
+	return append(all, images.Image{Tags: []string{"bench/" + filepath.Base(program) + ":1"}, Image: image}), err
 }

@@ -223,3 +223,17 @@ func assemble(config v1.Config, layers ...v1.Layer) (v1.Image, error) {
 	whole.Config = config
 	return mutate.ConfigFile(image, whole)
 }
+
+// Program is an image of one static program, its entrypoint, and nothing else.
+func Program(path string) (v1.Image, error) {
+	l := layer{}
+	name := filepath.Base(path)
+	if err := l.copy(name, path); err != nil {
+		return nil, err
+	}
+	only, err := l.build()
+	if err != nil {
+		return nil, err
+	}
+	return assemble(v1.Config{Env: []string{defaultPath}, Entrypoint: []string{"/" + name}}, only)
+}
