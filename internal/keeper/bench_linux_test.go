@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,44 @@ func benchEnv() (e []string) {
 		e = append(e, fmt.Sprintf("VARIABLE_%02d=/some/directory/of/a/toolchain/bin:%d", i, i))
 	}
 	return e
+}
+
+// BenchmarkFrame is a request for a run with a developer's environment, and its
+// answer, over the socket pair of daemon and keeper.
+func BenchmarkFrame(b *testing.B) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var ends [2]*wire
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		conn, err := net.FileConn(f)
+		if err != nil {
+			b.Fatal(err)
+		}
+		f.Close()
+		defer conn.Close()
+		ends[i] = newWire(conn.(*net.UnixConn))
+	}
+	run := &runRequest{Run: "p/web#1", Number: 1, Argv: []byte("sleep\x0060"), Dir: []byte("/"), Env: []byte(strings.Join(benchEnv(), "\x00")), Log: []byte("/log")}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := ends[0].send(request{ID: 1, Run: run}); err != nil {
+			b.Fatal(err)
+		}
+		var asked request
+		if err := ends[1].receive(&asked); err != nil {
+			b.Fatal(err)
+		}
+		if err := ends[1].send(answer{ID: asked.ID, PID: 42}); err != nil {
+			b.Fatal(err)
+		}
+		var answered answer
+		if err := ends[0].receive(&answered); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // BenchmarkBareStart200 is what nothing can beat: fork and exec, one after
