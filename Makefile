@@ -56,10 +56,18 @@ soak: ## every cell of the large tests, then faults at random: make soak D=8h
 promises: ## every cell of every table, and docs/promises.md from it; hours
 	@hack/prove
 
-bench-engines: build ## containers: builtin beside the engines of this machine, for minutes
-	go run ./hack/testimages -load=false
-	@mkdir -p .cache
-	go run -tags carried ./hack/benchengines -out .cache/engines.jsonl
+BENCH := .cache/bench
+
+# BENCH_COMMAND is what the page says was typed.
+bench: build ## beside peers and floors, for half an hour a round; ROUNDS=3, ONLY=A,C (rows), QUICK=1 (8 minutes)
+	@bench/peers.sh $(BENCH)
+	@BENCH_COMMAND="make bench$(if $(QUICK), QUICK=1)$(if $(ROUNDS), ROUNDS=$(ROUNDS))$(if $(ONLY), ONLY=$(ONLY))" \
+		python3 bench/bench.py run --fresh --bindir $(BENCH) --bin locald=$(CURDIR)/locald --rounds $(or $(ROUNDS),1) \
+		$(if $(QUICK),--quick) $(if $(ONLY),--rows $(ONLY)) --out $(BENCH)/results.jsonl
+	@python3 bench/bench.py page --out $(if $(ONLY),$(BENCH)/performance.md,docs/performance.md) $(BENCH)/results.jsonl
+
+bench-go: ## the inner rooms, for benchstat: make bench-go >new; COUNT=10, ROOMS=./internal/logs
+	@go test -run '^$$' -bench . -benchmem -count $(or $(COUNT),1) -timeout 1h $(or $(ROOMS),./ipc ./supervisor ./internal/config ./internal/keeper ./internal/logs ./internal/state)
 
 fuzz: ## every fuzz target for a minute; D=10m for longer
 	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
@@ -71,4 +79,4 @@ fuzz: ## every fuzz target for a minute; D=10m for longer
 clean: ## remove what was built
 	rm -rf locald .cache $(CARRIED)/*.bin $(CARRIED)/*.sum
 
-.PHONY: help build demo test check lint fmt golden soak promises bench-engines fuzz clean
+.PHONY: help build demo test check lint fmt golden soak promises bench bench-go fuzz clean

@@ -130,9 +130,9 @@ def goals(r):
         Goal("D", "SIGKILL to the replacement", "ms", r.med("restart", "locald", "ms"), 1.5, r.med("restart", "floor-go", "ms"), "floor-go", digits=2,
              peer=r.best("restart", "ms")),
         Goal("D", "the slowest of %d" % len(kills), "ms", max(kills, default=None), 10, digits=1),
-        Goal("E", "stop of 100 services, command returned", "ms", r.med("stop", "locald", "cli_ms", kind="stop100"), 1.4,
-             r.med("stop", "floor-go", "cli_ms", kind="stop100"), "floor-go", digits=1, peer=r.best("stop", "cli_ms", kind="stop100")),
-        Goal("E", "descendants left of the fork test", "", r.med("stop", "locald", "survivors", kind="forks"), 0, peer=r.best("stop", "survivors", kind="forks")),
+        Goal("E", "stop of 100 services, all gone and the command returned", "ms", r.med("stop", "locald", "all_ms", kind="stop100"), 1.4,
+             r.med("stop", "floor-go", "all_ms", kind="stop100"), "floor-go", digits=1, peer=r.best("stop", "all_ms", kind="stop100")),
+        Goal("E", "descendants left of the fork test, of 20", "", r.med("stop", "locald", "survivors", kind="forks"), 0, peer=r.best("stop", "survivors", kind="forks")),
     ]
     once = all(row["instances"] == 50 and not row["duplicates"] and not row["missing"] and not row["adopted_or_left"] for row in r.pick("crash", "locald"))
     whole = lambda row: row["instances"] == 50 and not row["duplicates"] and not row["missing"] and row["status_answers"] is not False
@@ -160,7 +160,7 @@ def goals(r):
         sizes = sorted({row["n"] for row in r.rows if row["scenario"] == "growth"})
         unit = "MiB" if key == "pss_mib" else "ms"
         top = r.med("growth", "locald", key, n=sizes[-1]) if sizes else None
-        out.append(Goal("K", "growth of %s, 100 to %d services" % (what, sizes[-1] if sizes else 1000), "exponent", exponent(r, "locald", key), 1.05, digits=2,
+        out.append(Goal("K", "exponent of the growth of %s, 100 to %d services" % (what, sizes[-1] if sizes else 1000), "", exponent(r, "locald", key), 1.05, digits=2,
                         beside="%.0f %s with %d" % (top, unit, sizes[-1]) if top else ""))
     pg = lambda who, what: r.med("postgres", who, "ms", what=what)
     for what in ("from nothing", "with data"):

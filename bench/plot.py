@@ -2,15 +2,21 @@
 import math
 from xml.sax.saxutils import escape
 
-STYLE = """
-:root{--bg:#fff;--ink:#1f2328;--soft:#59636e;--grid:#d9dee3;--ours:#0969da;--ours2:#54aeff;--floor:#1f2328;--peer:#afb8c1;--miss:#cf4a02;--goal:#1a7f37}
-@media (prefers-color-scheme:dark){:root{--bg:#0d1117;--ink:#e6edf3;--soft:#9198a1;--grid:#2b323b;--ours:#58a6ff;--ours2:#1f6feb;--floor:#e6edf3;--peer:#555d67;--miss:#f0883e;--goal:#3fb950}}
-text{font:12px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:var(--ink)}
-.t{font-size:15px;font-weight:600}.s{fill:var(--soft);font-size:11.5px}.e{text-anchor:end}.m{text-anchor:middle}.b{font-weight:600}
-.grid{stroke:var(--grid);stroke-width:1}.goal{stroke:var(--goal);stroke-width:1.5;stroke-dasharray:4 3}
-.ours{fill:var(--ours)}.ours2{fill:var(--ours2)}.floor{fill:var(--floor)}.peer{fill:var(--peer)}.miss{fill:var(--miss)}
-.l{fill:none;stroke-width:2}.l.ours{stroke:var(--ours);fill:none;stroke-width:2.5}.l.ours2{stroke:var(--ours2);fill:none;stroke-width:2.5}.l.floor{stroke:var(--floor);fill:none;stroke-dasharray:5 3}.l.peer{stroke:var(--peer);fill:none;stroke-width:1.5}
-"""
+LIGHT = dict(bg="#fff", ink="#1f2328", soft="#59636e", grid="#d9dee3", ours="#0969da", ours2="#8250df", peer="#afb8c1", miss="#cf4a02", goal="#1a7f37")
+DARK = dict(bg="#0d1117", ink="#e6edf3", soft="#9198a1", grid="#2b323b", ours="#58a6ff", ours2="#bc8cff", peer="#555d67", miss="#f0883e", goal="#3fb950")
+
+SHAPES = """text{font:12px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif}
+.t{font-size:15px;font-weight:600}.s{font-size:11.5px}.e{text-anchor:end}.m{text-anchor:middle}.b{font-weight:600}
+.l{fill:none!important;stroke-width:1.5}.l.ours,.l.ours2{stroke-width:2.5}.l.floor{stroke-dasharray:5 3}.goal{stroke-width:1.5;stroke-dasharray:4 3}"""
+
+
+def colours(c):
+    """Written out for each scheme: not every program that shows SVG knows variables."""
+    fills = "text{fill:%(ink)s}.bg{fill:%(bg)s}.s{fill:%(soft)s}.floor{fill:%(ink)s}.l.floor{stroke:%(ink)s}.grid{stroke:%(grid)s}.goal{stroke:%(goal)s}" % c
+    return fills + "".join(".%s{fill:%s}.l.%s{stroke:%s}" % (k, c[k], k, c[k]) for k in ("ours", "ours2", "peer", "miss"))
+
+
+STYLE = "%s\n%s\n@media (prefers-color-scheme:dark){%s}" % (SHAPES, colours(LIGHT), colours(DARK))
 FONT = 6.6      # of a character of 12 px, about
 
 
@@ -35,7 +41,7 @@ class Canvas:
 
     def svg(self):
         return ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s">\n<style>%s</style>\n'
-                '<rect width="100%%" height="100%%" rx="8" style="fill:var(--bg)"/>\n%s\n</svg>\n' % (
+                '<rect width="100%%" height="100%%" rx="8" class="bg"/>\n%s\n</svg>\n' % (
                     self.w, self.h, self.w, self.h, escape(self.title, {'"': "&quot;"}), STYLE, "\n".join(self.parts)))
 
 
@@ -66,7 +72,7 @@ def overview(goals):
     """One bar a goal: how much of what it allows is used."""
     shown = [g for g in goals if g.of_goal]
     c = Canvas(820, 92 + 22 * len(shown), "Goals: how much of what each allows is used",
-               "Left of the line is reached. Logarithmic; the figure behind each bar is the measurement.")
+               "Left of the line, blue: reached. Right of it, orange: missed. On the right what was measured. Logarithmic.")
     x = Log([g.of_goal for g in shown] + [0.25, 2], 410, 700, 1)
     top, bottom = 62, 70 + 22 * len(shown)
     for t in x.ticks():

@@ -153,7 +153,8 @@ def stop(b, name):
         with ThreadPoolExecutor(3) as watch:      # each end is seen when it comes, whatever comes first
             gone, mgone, cli = watch.map(ended, (pids, [mgr] if mgr else [], [p.pid]), (30, 45, 45))
         r.up.poll()
-        yield dict(kind="stop100", services_ms=(gone - t) / 1e6 if gone else None,
+        all_ms = (max(gone, mgone, cli) - t) / 1e6 if gone and mgone and cli else None
+        yield dict(kind="stop100", all_ms=all_ms, services_ms=(gone - t) / 1e6 if gone else None,
                    manager_ms=(mgone - t) / 1e6 if mgone else None, cli_ms=(cli - t) / 1e6 if cli else None,
                    left=sum(alive(x) for x in pids), honoured=len(r.box.read("term")),
                    mgr_procs_left=len(r.box.managers()))

@@ -5,7 +5,7 @@
 //	go run ./hack/registry -rate 2000000
 //	docker pull 127.0.0.1:5055/postgres:15
 //
-// With -program it serves an image of that one static program, too.
+// With -program it serves an image of that one static program instead.
 package main
 
 import (
@@ -39,7 +39,7 @@ func run(ctx context.Context) error {
 	flag.Int64Var(&faults.CutAfter, "cut", 0, "break the connection after this many bytes of a layer")
 	flag.IntVar(&faults.Cuts, "cuts", 0, "how many times to do so (default: always)")
 	flag.IntVar(&faults.Status, "status", 0, "answer everything with this status: 401, 500")
-	program := flag.String("program", "", "a static program that becomes an image too, bench/NAME:1")
+	program := flag.String("program", "", "a static program that is an image by itself, bench/NAME:1, instead of the test images")
 	flag.Parse()
 
 	all, err := imagesOf(*program)
@@ -65,17 +65,15 @@ func run(ctx context.Context) error {
 	return registry.Close()
 }
 
-// imagesOf are the test images and, if there is one, the program's, which does
-// without them.
+// imagesOf are the test images, or the program's.
 func imagesOf(program string) ([]images.Image, error) {
-	store, err := images.Default()
-	if err != nil {
-		return nil, err
-	}
-	all, err := store.Images()
 	if program == "" {
-		return all, err
+		store, err := images.Default()
+		if err != nil {
+			return nil, err
+		}
+		return store.Images()
 	}
 	image, err := images.Program(program)
-	return append(all, images.Image{Tags: []string{"bench/" + filepath.Base(program) + ":1"}, Image: image}), err
+	return []images.Image{{Tags: []string{"bench/" + filepath.Base(program) + ":1"}, Image: image}}, err
 }
