@@ -279,7 +279,7 @@ def page(r, out, notes_path):
             missed = [g for g in all_goals if g.row == row and g.reached is False]
             if text or missed:
                 lines += ["", "### Row %s%s" % (row, "" if not missed else ", missed: " + "; ".join(g.work for g in missed)), "", text or "Not explained yet."]
-    lines += ["", "## Plots"] + [l for name in ("startup", "logs", "growth") for l in pictures.get(name, [])]
+    if pictures: lines += ["", "## Plots"] + [l for name in ("startup", "logs", "growth") for l in pictures.get(name, [])]
     lines += ["", "## Tables", "", "Medians of one run. **locald** is this build; *floors* are no supervisors; “cut off” hit the time limit of the scenario."]
     lines += tables(r)
     rounds = 1 + max((x["round"] for x in r.rows), default=0)
