@@ -127,12 +127,16 @@ func keep(path string) {
 func again(from, to string) error {
 	dir, name := filepath.Split(to)
 	link := filepath.Join(dir, "."+name+".link")
-	_ = os.Remove(link) // of a daemon that was killed
-	if err := os.Link(from, link); err != nil {
+	err := os.Link(from, link)
+	if errors.Is(err, fs.ErrExist) { // of a daemon that was killed
+		_ = os.Remove(link)
+		err = os.Link(from, link)
+	}
+	if err != nil {
 		return err
 	}
-	err := os.Rename(link, to)
-	_ = os.Remove(link) // is still there when both names were of one file
+	err = os.Rename(link, to)
+	_ = syscall.Unlink(link) // is still there when both names were of one file
 	return err
 }
 
