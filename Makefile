@@ -35,6 +35,12 @@ check: ## vet, lint, doors, generated files, macOS; about a minute once the lint
 	go test ./internal/layout
 	hack/verify-references
 	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory guard
+
+guard: build ## counts that do not depend on the machine, against those that were accepted
+ifeq ($(shell go env GOOS),linux)
+	go run ./hack/guard
+endif
 
 lint: $(LINT) ## the linter alone
 	$(LINT) run ./...
@@ -79,4 +85,4 @@ fuzz: ## every fuzz target for a minute; D=10m for longer
 clean: ## remove what was built
 	rm -rf locald .cache $(CARRIED)/*.bin $(CARRIED)/*.sum
 
-.PHONY: help build demo test check lint fmt golden soak promises bench bench-go fuzz clean
+.PHONY: help build demo test check guard lint fmt golden soak promises bench bench-go fuzz clean
