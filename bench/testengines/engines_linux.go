@@ -34,6 +34,6 @@ func containerdOfOurs(context.Context) (variable string, end func(), err error) 
 
 func tell(err error) {
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "engines: %v\n", err)
+		fmt.Fprintf(os.Stderr, "testengines: %v\n", err)
 	}
 }

@@ -1,4 +1,4 @@
-// Command engines starts a Podman and a containerd of its own, those of them
+// Command testengines starts a Podman and a containerd of its own, those of them
 // that the machine has, for as long as it runs. It prints a line for each, with
 // the variable by which programs find it, and then "serving".
 package main
@@ -20,7 +20,7 @@ func main() {
 	}{{"podman", podmanOfOurs}, {"containerd", containerdOfOurs}} {
 		variable, end, err := engine.start(ctx)
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "engines: without %s: %v\n", engine.name, err)
+			fmt.Fprintf(os.Stderr, "testengines: without %s: %v\n", engine.name, err)
 			continue
 		}
 		defer end()
