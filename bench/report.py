@@ -282,6 +282,7 @@ def page(r, out, notes_path):
     if pictures: lines += ["", "## Plots"] + [l for name in ("startup", "logs", "growth") for l in pictures.get(name, [])]
     lines += ["", "## Tables", "", "Medians of one run. **locald** is this build; *floors* are no supervisors; “cut off” hit the time limit of the scenario."]
     lines += tables(r)
+    if notes.get("Guard"): lines += ["", "## Guard", "", notes["Guard"]]
     rounds = 1 + max((x["round"] for x in r.rows), default=0)
     loads = [x["load"] for x in r.rows if "load" in x]
     lines += ["", "## The run", "", "| | |", "|---|---|",
