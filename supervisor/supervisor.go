@@ -46,6 +46,7 @@ type coordinator struct {
 	inverse     map[string][]string
 	subscribers map[*Subscription]bool
 	work        sync.WaitGroup
+	touched     map[string]bool // by what is heard; kept for its memory
 }
 
 // member is one service as the coordinator sees it.
@@ -70,7 +71,7 @@ func (m *member) alone() bool { return m.among != nil && m.status.Generation != 
 func (s *Supervisor) Serve(ctx context.Context) {
 	c := &coordinator{
 		ctx: ctx, heard: s.heard,
-		members: map[string]*member{}, subscribers: map[*Subscription]bool{},
+		members: map[string]*member{}, subscribers: map[*Subscription]bool{}, touched: map[string]bool{},
 	}
 	defer close(s.done)
 	defer c.work.Wait()
@@ -190,7 +191,7 @@ func (c *coordinator) apply(wishes []Wish) {
 		}
 		m.held = &wish{want, service}
 	}
-	c.settle()
+	c.settle(c.everybody())
 }
 
 // enlist makes a member of a service that is new here.
@@ -231,39 +232,88 @@ func (c *coordinator) draw() {
 }
 
 func (c *coordinator) hear(changes []Change) {
+	clear(c.touched)
 	for i := range changes {
-		if m := c.members[changes[i].Status.Service]; m != nil {
+		name := changes[i].Status.Service
+		if m := c.members[name]; m != nil {
 			m.status = changes[i].Status
 			changes[i].Status.Alone = m.alone()
+			c.touch(name, m)
 		}
 	}
 	for sub := range c.subscribers {
 		sub.box.put(changes...)
 	}
-	c.settle()
+	c.settle(c.touched)
 }
 
-// settle hands out the wishes that need wait no longer, and tells every
-// service whether what it depends on is there.
-func (c *coordinator) settle() {
-	released := map[*member]*wish{}
-	for _, m := range c.members {
-		if m.held != nil && !c.mustWait(m) {
-			released[m], m.held = m.held, nil
+// touch notes those for whom it matters how a service is: itself, those that
+// wait for it to come, and those that wait for it to go.
+func (c *coordinator) touch(name string, m *member) {
+	c.touched[name] = true
+	for _, n := range c.inverse[name] {
+		c.touched[n] = true
+	}
+	for _, d := range m.deps {
+		c.touched[d.Service] = true
+	}
+}
+
+// everybody is who is concerned by a step that concerns all.
+func (c *coordinator) everybody() map[string]bool {
+	clear(c.touched)
+	for name := range c.members {
+		c.touched[name] = true
+	}
+	return c.touched
+}
+
+// settle hands out the wishes that need wait no longer to those of these
+// services, and tells each whether what it depends on is there.
+func (c *coordinator) settle(names map[string]bool) {
+	released := c.release(names)
+	for name := range released {
+		for _, n := range c.inverse[name] {
+			names[n] = true // what is held has not come
 		}
 	}
-	for n, m := range c.members {
-		open, w := c.gate(m), released[m]
+	gone := false
+	for name := range names {
+		m := c.members[name]
+		if m == nil {
+			continue
+		}
+		open, w := c.gate(m), released[name]
 		if w != nil || open != m.open {
 			m.open = open
 			m.actor.tell(order{w, open})
 		}
 		if m.forget && m.held == nil && m.status.Phase == Stopped && m.status.Want == m.want {
 			m.cancel()
-			delete(c.members, n)
-			c.draw()
+			delete(c.members, name)
+			gone = true
 		}
 	}
+	if gone {
+		c.draw()
+		c.settle(c.everybody())
+	}
+}
+
+// release is the wishes of these services that need wait no longer.
+func (c *coordinator) release(names map[string]bool) map[string]*wish {
+	var released map[string]*wish
+	for name := range names {
+		m := c.members[name]
+		if m == nil || m.held == nil || c.mustWait(m) {
+			continue
+		}
+		if released == nil {
+			released = map[string]*wish{}
+		}
+		released[name], m.held = m.held, nil
+	}
+	return released
 }
 
 // mustWait reports whether a wish that stops a service has to wait for
