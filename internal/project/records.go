@@ -36,9 +36,13 @@ func openRecords(m *Machine, project string) (*records, []error) {
 	}, problems
 }
 
-// together is how long changes wait for others to be written with them. A
-// daemon that is killed meanwhile forgets them, which costs a line of history.
-const together = 20 * time.Millisecond
+// Changes are written once none has come for so long, or the first has waited
+// for so long: what starts together is written once, and when it runs. A daemon
+// that is killed meanwhile forgets them, which costs a line of history.
+const (
+	together = 20 * time.Millisecond
+	longest  = 250 * time.Millisecond
+)
 
 // serve writes until ctx ends, and then what is left.
 func (r *records) serve(ctx context.Context) {
@@ -49,12 +53,26 @@ func (r *records) serve(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		select {
-		case <-time.After(together):
-		case <-ctx.Done():
+		if !r.settle(ctx) {
 			return
 		}
 		r.flush()
+	}
+}
+
+// settle returns once changes are to be written, and false at the end of ctx.
+func (r *records) settle(ctx context.Context) bool {
+	latest := time.After(longest)
+	for {
+		select {
+		case <-r.wake:
+		case <-time.After(together):
+			return true
+		case <-latest:
+			return true
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 
