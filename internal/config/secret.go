@@ -39,6 +39,9 @@ func MaskURL(s string) string {
 
 // URLPasswords is every password inside a URL in s.
 func URLPasswords(s string) []string {
+	if !strings.Contains(s, "://") {
+		return nil
+	}
 	var found []string
 	for _, match := range urlPassword().FindAllStringSubmatch(s, -1) {
 		found = append(found, match[2])

@@ -182,7 +182,7 @@ func (r *resolver) variable(p config.Part) (value, why, hint string) {
 	r.unwritten()
 	value, known := r.vars[p.Name].Value, false
 	if _, known = r.vars[p.Name]; !known {
-		value, known = r.client[p.Name]
+		value, known = r.client(p.Name)
 	}
 	switch {
 	case p.Fixed && value == "":

@@ -48,6 +48,9 @@ const (
 func Resolve(in Input) ([]Variable, error) {
 	r := newResolver(in)
 	result := r.unwritten()
+	if len(in.Service.Env) > 0 {
+		result = maps.Clone(result) // its own env is not what it refers to
+	}
 	var wrong []config.Problem
 	for _, v := range in.Service.Env {
 		value, problem := r.expand(v.Value, v.Pos, "env."+v.Name)
@@ -81,11 +84,11 @@ func line(p config.Pos) string {
 
 func sorted(vars map[string]Variable) []Variable {
 	list := make([]Variable, 0, len(vars))
-	for _, name := range slices.Sorted(maps.Keys(vars)) {
-		v := vars[name]
+	for _, v := range vars {
 		v.Secret = config.Secret(v.Name, v.Value)
 		list = append(list, v)
 	}
+	slices.SortFunc(list, func(a, b Variable) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }
 
@@ -122,29 +125,40 @@ type resolver struct {
 	Input
 	written map[string]bool     // names in the service's own env
 	vars    map[string]Variable // all but the service's own env
-	client  map[string]string   // what the client has, inherited or not
 }
 
 func newResolver(in Input) *resolver {
-	r := &resolver{Input: in, written: make(map[string]bool, len(in.Service.Env)), client: map[string]string{}}
+	r := &resolver{Input: in, written: make(map[string]bool, len(in.Service.Env))}
 	for _, v := range in.Service.Env {
 		r.written[v.Name] = true
-	}
-	for _, entry := range in.Inherited {
-		name, value, ok := strings.Cut(entry, "=")
-		if ok && name != "" && !strings.HasPrefix(name, "LOCALD_") {
-			r.client[name] = value
-		}
 	}
 	return r
 }
 
-// unwritten is the environment without the service's own env.
+// client is a variable that the client has, inherited or not.
+func (r *resolver) client(name string) (value string, known bool) {
+	for _, entry := range slices.Backward(r.Inherited) {
+		if n, value, ok := clients(entry); ok && n == name {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// clients takes an entry of the client's environment apart; ok is false for
+// what is no variable, or is meant for locald.
+func clients(entry string) (name, value string, ok bool) {
+	name, value, ok = strings.Cut(entry, "=")
+	return name, value, ok && name != "" && !strings.HasPrefix(name, "LOCALD_")
+}
+
+// unwritten is the environment without the service's own env. It is not to be
+// changed.
 func (r *resolver) unwritten() map[string]Variable {
 	if r.vars != nil {
-		return maps.Clone(r.vars)
+		return r.vars
 	}
-	r.vars = map[string]Variable{}
+	r.vars = make(map[string]Variable, len(r.Inherited)+16)
 	r.inherit()
 	for _, files := range [][]config.EnvFile{r.Project.EnvFiles, r.Service.EnvFiles} {
 		for _, f := range files {
@@ -162,15 +176,16 @@ func (r *resolver) unwritten() map[string]Variable {
 		}
 		r.vars[name] = v
 	}
-	return maps.Clone(r.vars)
+	return r.vars
 }
 
 func (r *resolver) inherit() {
 	if r.Container {
 		return
 	}
-	for name, value := range r.client {
-		if r.Project.Inherit.All || slices.Contains(r.Project.Inherit.Names, name) {
+	for _, entry := range r.Inherited {
+		name, value, ok := clients(entry)
+		if ok && (r.Project.Inherit.All || slices.Contains(r.Project.Inherit.Names, name)) {
 			r.vars[name] = Variable{Name: name, Value: value, Origin: inherited}
 		}
 	}

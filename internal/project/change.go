@@ -117,7 +117,7 @@ func (p *Project) plan(d draft, ask Ask) []supervisor.Step {
 	for _, c := range d.conf.Services {
 		part := supervisor.Part{Name: c.Name, Deps: d.made[c.Name].deps(), Active: active(c, ask.Profiles)}
 		part.Status, part.Known = status[c.Name]
-		if part.Known {
+		if part.Known && part.Status.Want.Up { // what is down starts as it is now
 			part.Changes = p.changes(d.made, c.Name)
 		}
 		parts = append(parts, part)

@@ -16,8 +16,10 @@ import (
 // given is what the last run of each service was given, by name: it outlives
 // the description that the run was made from.
 type given struct {
-	mu   sync.Mutex
-	runs map[string]*grant
+	mu      sync.Mutex
+	runs    map[string]*grant
+	from    []string // what the client's secrets were found in
+	clients []string // they
 }
 
 // grant is what one run was given. It does not change.
@@ -30,19 +32,16 @@ type grant struct {
 // remember keeps what a run is given. What is inherited may be referred to where
 // it is not passed on, so its secrets count as well.
 func (g *given) remember(name string, vars []env.Variable, inherits []string) {
-	run := &grant{vars: map[string]string{}}
+	run := &grant{vars: map[string]string{}, secrets: slices.Clone(g.secretsOf(inherits))}
 	for _, v := range vars {
-		if v.Origin != inherited && v.Name != "LOCALD_RUN" {
-			run.vars[v.Name] = v.Value
-		}
 		if v.Hides != "" {
 			run.hidden = append(run.hidden, v.Name+" hides the one in "+v.Hides)
 		}
-		run.keep(v.Name, v.Value)
-	}
-	for _, entry := range inherits {
-		if name, value, ok := strings.Cut(entry, "="); ok {
-			run.keep(name, value)
+		if v.Origin != inherited && v.Name != "LOCALD_RUN" {
+			run.vars[v.Name] = v.Value
+		}
+		if v.Secret {
+			run.secrets = keep(run.secrets, v.Value)
 		}
 	}
 	// The longest first, so that one within another does not leave the rest of it.
@@ -56,17 +55,31 @@ func (g *given) remember(name string, vars []env.Variable, inherits []string) {
 	g.runs[name] = run
 }
 
-// keep takes a value in if it is a secret, and the password of a URL also by
-// itself.
-func (r *grant) keep(name, value string) {
-	if !config.Secret(name, value) {
-		return
+// secretsOf is the secrets in the client's environment, which is the same for
+// all services of an up. They are not to be changed.
+func (g *given) secretsOf(inherits []string) []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.from) == len(inherits) && (len(inherits) == 0 || &g.from[0] == &inherits[0]) {
+		return g.clients
 	}
-	for _, secret := range append(config.URLPasswords(value), value) {
-		if len(secret) >= shortestSecret {
-			r.secrets = append(r.secrets, secret)
+	g.from, g.clients = inherits, nil
+	for _, entry := range inherits {
+		if name, value, ok := strings.Cut(entry, "="); ok && config.Secret(name, value) {
+			g.clients = keep(g.clients, value)
 		}
 	}
+	return g.clients
+}
+
+// keep adds a secret, and the password of a URL also by itself.
+func keep(secrets []string, value string) []string {
+	for _, secret := range append(config.URLPasswords(value), value) {
+		if len(secret) >= shortestSecret {
+			secrets = append(secrets, secret)
+		}
+	}
+	return secrets
 }
 
 // last is what the last run was given; nil when there was none.

@@ -212,15 +212,15 @@ func (s *service) tryToPrepare(ctx context.Context, run int, report func(runtime
 	if err := s.project.records.begin(s.conf.Name, run); err != nil {
 		return err
 	}
+	if !s.contained() && s.conf.Type != config.TypePostgres {
+		return nil // Start finds out all there is to find out
+	}
 	base, err := s.base(run)
 	if err != nil {
 		return err
 	}
 	if s.conf.Type == config.TypePostgres {
 		return s.preparePostgres(ctx, base, report)
-	}
-	if !s.contained() {
-		return nil // Start finds out all there is to find out
 	}
 	if s.engine.Why != "" {
 		s.project.machine.Note(s.log(), run, "runs in "+s.engine.Name+": "+s.engine.Why)
