@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -50,7 +49,6 @@ func follow(p *project.Project, sub *supervisor.Subscription, send func(ipc.Even
 
 // verdict is how far a goal has been reached.
 type verdict struct {
-	done   bool
 	failed []string // names, with why
 	open   []string // names that are still waited for
 }
@@ -58,39 +56,50 @@ type verdict struct {
 // judge compares the services with the goal.
 func (f *follower) judge(g goal) verdict {
 	v := verdict{}
-	for _, name := range g.names {
-		s, known := f.view.Status[name]
-		why, lost := f.view.Blocked(name)
+	add := func(name string, open bool, why string) {
 		switch {
-		case !known:
-			v.failed = append(v.failed, name+" is not up")
-		case s.Stale():
-			v.open = append(v.open, name)
-		case g.ends && s.Phase == supervisor.Failed:
-			v.failed = append(v.failed, name+" failed")
-		case g.met(s):
-		case s.Hopeless():
-			v.failed = append(v.failed, name+" failed")
-		case !s.Want.Up && !g.ends:
-			v.failed = append(v.failed, name+" was stopped")
-		case s.Phase == supervisor.Finished && s.Generation == s.Want.Generation:
-			v.failed = append(v.failed, name+" has ended")
-		case s.Phase == supervisor.Waiting && lost:
-			v.failed = append(v.failed, name+": "+why)
-		default:
-			v.open = append(v.open, name)
-		}
-	}
-	for _, name := range g.down {
-		switch open, why := f.lowered(name); {
 		case open:
 			v.open = append(v.open, name)
 		case why != "":
 			v.failed = append(v.failed, why)
 		}
 	}
-	v.done = len(v.open) == 0
+	for _, name := range g.names {
+		open, why := f.raised(g, name)
+		add(name, open, why)
+	}
+	for _, name := range g.down {
+		open, why := f.lowered(name)
+		add(name, open, why)
+	}
 	return v
+}
+
+// raised reports whether a service is still on its way to the goal, or why it
+// will not get there.
+func (f *follower) raised(g goal, name string) (open bool, why string) {
+	s, known := f.view.Status[name]
+	switch {
+	case !known:
+		return false, name + " is not up"
+	case s.Stale():
+		return true, ""
+	case g.ends && s.Phase == supervisor.Failed:
+		return false, name + " failed"
+	case g.met(s):
+		return false, ""
+	case s.Hopeless():
+		return false, name + " failed"
+	case !s.Want.Up && !g.ends:
+		return false, name + " was stopped"
+	case s.Phase == supervisor.Finished && s.Generation == s.Want.Generation:
+		return false, name + " has ended"
+	case s.Phase == supervisor.Waiting:
+		if why, lost := f.view.Blocked(name); lost {
+			return false, name + ": " + why
+		}
+	}
+	return true, ""
 }
 
 // lowered reports whether a service that is wanted down is still on its way,
@@ -114,39 +123,115 @@ func isUp(s supervisor.Status) bool {
 	return s.Up() || s.Phase == supervisor.Finished && s.Generation == s.Want.Generation && s.Code == ""
 }
 
+// tally is how a goal stands, kept up to date as changes come: all services
+// judged anew for each of them would cost the square of their number.
+type tally struct {
+	*follower
+	goal      goal
+	down      map[string]bool // by name of the goal's services: nothing may be left of it
+	waiters   map[string][]string
+	open      map[string]bool // whether it is being prepared
+	preparing int             // how many of those are
+	failed    map[string]bool
+}
+
+func (f *follower) tally(g goal) *tally {
+	t := &tally{follower: f, goal: g, down: map[string]bool{}, waiters: map[string][]string{}, open: map[string]bool{}, failed: map[string]bool{}}
+	for name, deps := range f.view.Deps {
+		for _, d := range deps {
+			t.waiters[d.Service] = append(t.waiters[d.Service], name)
+		}
+	}
+	for _, name := range g.names {
+		t.down[name] = false
+		t.look(name)
+	}
+	for _, name := range g.down {
+		t.down[name] = true
+		t.look(name)
+	}
+	return t
+}
+
+// look judges one service.
+func (t *tally) look(name string) {
+	down, counts := t.down[name]
+	if !counts {
+		return
+	}
+	if t.open[name] {
+		t.preparing--
+	}
+	delete(t.open, name)
+	delete(t.failed, name)
+	open, why := false, ""
+	if down {
+		open, why = t.lowered(name)
+	} else {
+		open, why = t.raised(t.goal, name)
+	}
+	switch {
+	case open:
+		t.open[name] = t.view.Status[name].Phase == supervisor.Preparing
+		if t.open[name] {
+			t.preparing++
+		}
+	case why != "":
+		t.failed[name] = true
+	}
+}
+
+// hear judges those that have changed, and those that wait for them.
+func (t *tally) hear(changes []supervisor.Change) {
+	seen := map[string]bool{}
+	var reach func(name string)
+	reach = func(name string) {
+		if seen[name] {
+			return
+		}
+		seen[name] = true
+		t.look(name)
+		for _, n := range t.waiters[name] {
+			if t.view.Status[n].Phase == supervisor.Waiting {
+				reach(n)
+			}
+		}
+	}
+	for _, c := range changes {
+		reach(c.Status.Service)
+	}
+}
+
 // until hears changes until the goal is decided, the limit has passed or the
 // client has gone. What is being prepared does not count towards the limit.
 func (f *follower) until(ctx context.Context, sub *supervisor.Subscription, g goal, limit time.Duration) (verdict, error) {
 	clock := budget{left: limit}
 	var enough time.Time // once something has failed
-	for {
-		v := f.judge(g)
-		if v.done {
-			return v, nil
-		}
-		if g.once && len(v.failed) > 0 {
-			return v, nil
+	for t := f.tally(g); ; {
+		if len(t.open) == 0 || g.once && len(t.failed) > 0 {
+			return f.judge(g), nil
 		}
 		now := time.Now()
-		if len(v.failed) > 0 && enough.IsZero() {
+		if len(t.failed) > 0 && enough.IsZero() {
 			enough = now.Add(linger)
 		}
-		deadline := clock.deadline(now, !slices.ContainsFunc(v.open, f.prepares))
+		deadline := clock.deadline(now, t.preparing == 0)
 		switch {
 		case !enough.IsZero() && !now.Before(enough):
-			return v, nil
+			return f.judge(g), nil
 		case !deadline.IsZero() && !now.Before(deadline):
-			return v, context.DeadlineExceeded
+			return f.judge(g), context.DeadlineExceeded
 		}
 		changes, err := next(ctx, sub, deadline, enough)
 		if err != nil {
-			return v, err
+			return verdict{}, err
 		}
 		for _, c := range changes {
 			if err := f.tell(c); err != nil {
-				return v, err
+				return verdict{}, err
 			}
 		}
+		t.hear(changes)
 	}
 }
 
@@ -176,10 +261,6 @@ func next(ctx context.Context, sub *supervisor.Subscription, moments ...time.Tim
 		return nil, nil // the time is up
 	}
 	return changes, err
-}
-
-func (f *follower) prepares(name string) bool {
-	return f.view.Status[name].Phase == supervisor.Preparing
 }
 
 // tell passes one change on.

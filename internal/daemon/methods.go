@@ -284,20 +284,8 @@ func (d *Daemon) lower(ctx context.Context, p *project.Project, names []string, 
 // followDown tells what stops until nothing of names is left, and what could
 // not be stopped.
 func followDown(ctx context.Context, p *project.Project, sub *supervisor.Subscription, names []string, send func(ipc.Event) error) (failed []string, err error) {
-	f := follow(p, sub, send)
-	for {
-		open := false
-		failed = nil
-		for _, n := range names {
-			live, why := f.lowered(n)
-			open = open || live
-			if why != "" {
-				failed = append(failed, why)
-			}
-		}
-		if !open {
-			return failed, nil
-		}
+	f, g := follow(p, sub, send), goal{down: names}
+	for t := f.tally(g); len(t.open) > 0; {
 		changes, err := sub.Next(ctx)
 		if err != nil {
 			return nil, err
@@ -307,7 +295,9 @@ func followDown(ctx context.Context, p *project.Project, sub *supervisor.Subscri
 				return nil, err
 			}
 		}
+		t.hear(changes)
 	}
+	return f.judge(g).failed, nil
 }
 
 func (d *Daemon) wait(ctx context.Context, a ipc.WaitArgs, send func(ipc.Event) error) (ipc.Event, error) {

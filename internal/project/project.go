@@ -256,13 +256,15 @@ func (p *Project) Known(names []string) ([]string, error) {
 		return once, nil
 	}
 	var all []string
+	written := map[string]bool{}
 	if conf, err := p.Config(); err == nil {
 		for _, c := range conf.Services {
 			all = append(all, c.Name)
+			written[c.Name] = true
 		}
 	}
 	for _, s := range p.keeper.Snapshot() {
-		if !slices.Contains(all, s.Service) {
+		if !written[s.Service] {
 			all = append(all, s.Service)
 		}
 	}
