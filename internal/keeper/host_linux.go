@@ -346,13 +346,13 @@ func (h *host) start(id uint64, q *runRequest, given []int) (*run, *Error) {
 	case len(given) == 2:
 		fds[1], fds[2] = uintptr(given[0]), uintptr(given[1])
 	case r.log != "":
-		pipes, err := h.stores.pipes(r.log, r.number)
+		pipes, err := h.stores.pipes(r.log, r.number, func(at time.Time) { h.ledger.wrote(r, at) })
 		if err != nil {
 			return nil, &Error{Code: "internal", Message: fmt.Sprintf("pipe: %v", err)}
 		}
 		defer pipes.closeWrite()
 		fds[1], fds[2] = uintptr(pipes.write[0]), uintptr(pipes.write[1])
-		r.streams = pipes.streams[:]
+		r.streams = pipes.streams
 	}
 	err := h.fork(r, path, argv, string(q.Dir), append(env, r.mark.variable(h.nested)), fds, q)
 	if err != nil {
@@ -367,10 +367,6 @@ func (h *host) start(id uint64, q *runRequest, given []int) (*run, *Error) {
 			return nil, &Error{Code: "internal", Message: fmt.Sprintf("command %s: in a user namespace: %v", path, err), Hint: "sysctl user.max_user_namespaces"}
 		}
 		return nil, explain(argv[0], path, string(q.Dir), env, err)
-	}
-	for _, s := range r.streams {
-		s.wrote = func(at time.Time) { h.ledger.wrote(r, at) }
-		go s.pump()
 	}
 	return r, nil
 }

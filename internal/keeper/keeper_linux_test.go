@@ -337,6 +337,33 @@ func TestOutputIsComplete(t *testing.T) {
 	}
 }
 
+// Many small writes of a busy service are stored together: the headers of blocks
+// are next to nothing.
+func TestSmallWritesAreStoredTogether(t *testing.T) {
+	t.Parallel()
+	k := open(t)
+	r := shell(t, `i=0; while [ $i -lt 20000 ]; do echo; i=$((i+1)); done`)
+	await(t, start(t, k, r))
+	if got := len(lines(t, r.Log)); got != 20000 {
+		t.Fatalf("%d lines", got)
+	}
+	stored := 0
+	segments, err := filepath.Glob(filepath.Join(r.Log, "*.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, segment := range segments {
+		info, err := os.Stat(segment)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored += int(info.Size())
+	}
+	if stored > 2*20000 {
+		t.Errorf("%d bytes are stored for 20000", stored)
+	}
+}
+
 func TestEndlessLine(t *testing.T) {
 	t.Parallel()
 	k := open(t)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,8 @@ type stores struct {
 	log  *slog.Logger
 	keep Retention
 	tell func(storeNews)
+	poll func() (*poller, error) // the same one each time
+	wide atomic.Int32            // how many pipes are
 
 	troubles troubles
 
@@ -34,7 +37,7 @@ type place struct {
 }
 
 func newStores(keep Retention, log *slog.Logger, tell func(storeNews)) *stores {
-	return &stores{log: log, keep: keep, tell: tell, troubles: troubles{all: map[string]*trouble{}}, writers: map[string]*writer{}, foreign: map[place][]*stream{}}
+	return &stores{log: log, keep: keep, tell: tell, poll: sync.OnceValues(newPoller), troubles: troubles{all: map[string]*trouble{}}, writers: map[string]*writer{}, foreign: map[place][]*stream{}}
 }
 
 // writer is one that is open, and how many use it.
@@ -182,23 +185,29 @@ func (s *stores) note(dir string, run int, text string, at time.Time) {
 // adopt reads pipes that were received to their end.
 func (s *stores) adopt(dir string, run int, fds []int) {
 	at := place{dir, run}
-	var both []*stream
 	for i, name := range []logs.Stream{logs.Stdout, logs.Stderr} {
-		if err := unix.SetNonblock(fds[i], true); err != nil {
+		if err := s.receive(at, fds[i], name); err != nil {
 			s.log.Warn("output is not stored", "dir", dir, "cause", err)
+			_ = unix.Close(fds[i])
 		}
-		both = append(both, s.stream(os.NewFile(uintptr(fds[i]), string(name)), dir, run, name))
 	}
-	s.mu.Lock()
-	s.foreign[at] = append(s.foreign[at], both...)
-	s.mu.Unlock()
-	for _, one := range both {
-		go func() {
-			one.pump()
-			one.finish()
-			s.leave(at, one)
-		}()
+}
+
+func (s *stores) receive(at place, fd int, name logs.Stream) error {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return err
 	}
+	s.mu.Lock() // a stream that has ended already is not left before it is there
+	defer s.mu.Unlock()
+	one, err := s.stream(fd, source{dir: at.dir, run: at.run, name: name, ended: func(one *stream) {
+		one.finish()
+		s.leave(at, one)
+	}})
+	if err != nil {
+		return err
+	}
+	s.foreign[at] = append(s.foreign[at], one)
+	return nil
 }
 
 func (s *stores) leave(at place, one *stream) {

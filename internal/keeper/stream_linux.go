@@ -2,8 +2,8 @@ package keeper
 
 import (
 	"errors"
-	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,81 +11,121 @@ import (
 	"github.com/locald/locald/internal/logs"
 )
 
-// stream reads one pipe into a log store. While nothing comes it costs a parked
-// goroutine: the buffer is borrowed once there is something to read.
+// stream reads one pipe into a log store. While nothing comes it costs neither a
+// goroutine nor a buffer.
 type stream struct {
-	file   *os.File
+	source
+	fd     int
+	id     int32 // by which poll knows it
+	poll   *poller
 	stores *stores
-	dir    string
-	run    int
-	name   logs.Stream
-	wrote  func(at time.Time) // told of output; may be nil
 
+	reading sync.Mutex // held while the pipe is read; guards what follows
 	input   *logs.Input
-	missing int64 // bytes that came while the store could not be opened
+	missing int64     // bytes that came while the store could not be opened
+	empty   time.Time // when the pipe was found empty last
+	wide    bool      // the pipe holds wideSize
 
-	pumped chan struct{} // pump has returned
+	over   atomic.Bool // what is left is for finish to read
 	once   sync.Once
 	stored chan struct{} // everything is in the store
 }
 
-const chunk = 64 << 10
+// source is what a stream reads, and who is told of it.
+type source struct {
+	dir   string
+	run   int
+	name  logs.Stream
+	wrote func(at time.Time) // output came; may be nil
+	ended func(*stream)      // the last writer has closed its end; may be nil
+}
+
+const (
+	chunk = 256 << 10 // what is read for one block
+	piece = 64 << 10  // and in one call: nobody can write to the pipe meanwhile
+
+	// rest is how long a busy stream is left alone, so that many small writes
+	// become one block. A line that comes by itself does not wait.
+	rest = time.Millisecond
+)
 
 var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 
-// stream takes the read end of a pipe over.
-func (s *stores) stream(file *os.File, dir string, run int, name logs.Stream) *stream {
-	return &stream{
-		file: file, stores: s, dir: dir, run: run, name: name,
-		pumped: make(chan struct{}), stored: make(chan struct{}),
+// stream takes the read end of a pipe over, and reads it until the last writer
+// has closed its end, or finish is called.
+func (s *stores) stream(fd int, from source) (*stream, error) {
+	poll, err := s.poll()
+	if err != nil {
+		return nil, err
+	}
+	one := &stream{source: from, fd: fd, poll: poll, stores: s, stored: make(chan struct{})}
+	one.reading.Lock() // what is there already must not be read before id is set
+	defer one.reading.Unlock()
+	one.id, err = poll.add(fd, one.pump)
+	return one, err
+}
+
+// pump reads as long as something comes.
+func (s *stream) pump() {
+	if s.readOn() && s.ended != nil {
+		s.ended(s)
 	}
 }
 
-// pump reads until the last writer has closed its end, or finish is called.
-func (s *stream) pump() {
-	defer close(s.pumped)
-	conn, err := s.file.SyscallConn()
-	if err != nil {
-		return
-	}
-	over := false
-	ready := func(fd uintptr) bool {
-		n, err := s.read(int(fd))
-		over = n == 0
-		return !errors.Is(err, unix.EAGAIN)
-	}
-	for !over {
-		if conn.Read(ready) != nil {
-			return // finish ended the wait
+// readOn is pump, and reports whether no more can come.
+func (s *stream) readOn() (end bool) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	busy := time.Since(s.empty) < 2*rest
+	for rested := false; !s.over.Load(); {
+		n, end := s.read()
+		switch {
+		case end:
+			return true
+		case n >= s.size()/4:
+			s.widen()
+			busy, rested = true, false
+		case n > 0 && busy, !rested && busy:
+			time.Sleep(rest)
+			rested = true
+		default:
+			s.empty = time.Now()
+			s.narrow()
+			s.poll.again(s.fd, s.id)
+			return false
 		}
 	}
+	return false
 }
 
-// read stores one chunk. n is 0 at the end and -1 when there is nothing.
-func (s *stream) read(fd int) (n int, err error) {
+// read stores what is there, up to a chunk. end says that no more can come.
+func (s *stream) read() (n int, end bool) {
 	buf, ok := chunks.Get().(*[chunk]byte)
 	if !ok {
-		return 0, nil
+		return 0, true
 	}
 	defer chunks.Put(buf)
-	for {
-		n, err = unix.Read(fd, buf[:])
-		if !errors.Is(err, unix.EINTR) {
+	for n < chunk {
+		got, err := unix.Read(s.fd, buf[n:min(n+piece, chunk)])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if got <= 0 {
+			end = !errors.Is(err, unix.EAGAIN)
+			break
+		}
+		if n += got; got < piece {
 			break
 		}
 	}
-	if errors.Is(err, unix.EAGAIN) {
-		return -1, err
+	if n > 0 {
+		at := time.Now()
+		if s.wrote != nil {
+			s.wrote(at)
+		}
+		s.store(buf[:n], at)
 	}
-	if err != nil || n <= 0 {
-		return 0, err
-	}
-	at := time.Now()
-	if s.wrote != nil {
-		s.wrote(at)
-	}
-	s.store(buf[:n], at)
-	return n, nil
+	return n, end
 }
 
 // store appends to the log store. Failures there never reach the service: it
@@ -113,10 +153,12 @@ func (s *stream) store(p []byte, at time.Time) {
 // has no process left: what else keeps the pipe open is not its own.
 func (s *stream) finish() {
 	s.once.Do(func() {
-		_ = s.file.SetReadDeadline(time.Unix(1, 0))
-		<-s.pumped
+		s.over.Store(true)
+		s.reading.Lock()
+		defer s.reading.Unlock()
 		s.drain()
-		_ = s.file.Close()
+		s.discard()
+		s.gone()
 		if s.input != nil {
 			_ = s.input.Close() // as in store
 			s.stores.release(s.dir)
@@ -129,20 +171,17 @@ func (s *stream) finish() {
 // drain reads what a pipe can hold, so that somebody else who writes without
 // end cannot keep it.
 func (s *stream) drain() {
-	conn, err := s.file.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = conn.Control(func(fd uintptr) {
-		for left := capacity(int(fd)); left > 0; {
-			n, err := s.read(int(fd))
-			if n <= 0 || err != nil {
-				return
-			}
-			left -= n
+	for left := capacity(s.fd); left > 0; {
+		n, end := s.read()
+		if n == 0 || end {
+			return
 		}
-	})
+		left -= n
+	}
 }
 
-// discard closes a pipe that nobody ever wrote to.
-func (s *stream) discard() { _ = s.file.Close() }
+// discard closes the pipe.
+func (s *stream) discard() {
+	s.poll.remove(s.fd, s.id)
+	_ = unix.Close(s.fd)
+}
