@@ -1,11 +1,5 @@
 package logs
 
-import (
-	"bytes"
-	"regexp"
-	"regexp/syntax"
-)
-
 // filter is a Query made ready for blocks and lines.
 type filter struct {
 	after        uint64
@@ -14,13 +8,11 @@ type filter struct {
 	stream       Stream
 	output       bool // stdout and stderr only
 
-	grep    *regexp.Regexp
-	literal []byte // every match contains it
-	exact   bool   // and what contains it matches
+	grep *matcher // nil when every line is wanted
 }
 
 func newFilter(q Query) filter {
-	f := filter{after: q.After, from: q.FromRun, to: q.ToRun, stream: q.Stream, output: q.Output, grep: q.Grep}
+	f := filter{after: q.After, from: q.FromRun, to: q.ToRun, stream: q.Stream, output: q.Output}
 	if !q.Since.IsZero() {
 		f.since = q.Since.UnixNano()
 	}
@@ -28,7 +20,7 @@ func newFilter(q Query) filter {
 		f.until = q.Until.UnixNano()
 	}
 	if q.Grep != nil {
-		f.literal, f.exact = literalOf(q.Grep)
+		f.grep = newMatcher(q.Grep)
 	}
 	return f
 }
@@ -55,44 +47,3 @@ func (f *filter) block(h header) bool {
 // searches reports whether lines of the stream must be looked at. A gap always
 // passes: what is missing may have matched.
 func (f *filter) searches(s Stream) bool { return f.grep != nil && s != Gap }
-
-func (f *filter) line(data []byte) bool {
-	if len(f.literal) > 0 && !bytes.Contains(data, f.literal) {
-		return false
-	}
-	return f.exact || f.grep.Match(data)
-}
-
-// literalOf finds the longest text that is in every match of re. exact says
-// that every line that contains it matches.
-func literalOf(re *regexp.Regexp) (literal []byte, exact bool) {
-	if prefix, complete := re.LiteralPrefix(); complete {
-		return []byte(prefix), true
-	}
-	tree, err := syntax.Parse(re.String(), syntax.Perl)
-	if err != nil { // a POSIX expression
-		return nil, false
-	}
-	return []byte(required(tree.Simplify())), false
-}
-
-// required is the longest text that every match of the expression contains.
-func required(re *syntax.Regexp) string {
-	switch re.Op {
-	case syntax.OpLiteral:
-		if re.Flags&syntax.FoldCase == 0 {
-			return string(re.Rune)
-		}
-	case syntax.OpCapture, syntax.OpPlus:
-		return required(re.Sub[0])
-	case syntax.OpConcat:
-		longest := ""
-		for _, sub := range re.Sub {
-			if s := required(sub); len(s) > len(longest) {
-				longest = s
-			}
-		}
-		return longest
-	}
-	return ""
-}

@@ -357,7 +357,7 @@ func (c *cursor) append(l Line) error {
 // lines calls each for every line of a block that passes the filter.
 func (c *cursor) lines(h header, payload []byte, each func(Line) error) error {
 	search := c.filter.searches(h.stream)
-	if search && !bytes.Contains(payload, c.filter.literal) {
+	if search && !c.filter.grep.mayMatch(payload) {
 		return nil
 	}
 	l := Line{Seq: h.first, Time: h.at(), Run: h.run, Stream: h.stream}
@@ -367,13 +367,16 @@ func (c *cursor) lines(h header, payload []byte, each func(Line) error) error {
 		l.Data = why
 		return each(l)
 	}
+	if search && regular(h, payload) {
+		return c.matches(l, payload, each)
+	}
 	for ; len(payload) > 0 && l.Seq < h.end(); l.Seq++ {
 		whole := payload
 		l.Data, payload, l.Partial = split(payload)
 		if l.Seq+1 == h.end() && len(payload) > 0 { // more lines than there were
 			return c.damaged(h, l, len(whole), each)
 		}
-		if l.Seq <= c.filter.after || search && !c.filter.line(l.Data) {
+		if l.Seq <= c.filter.after || search && !c.filter.grep.line(l.Data) {
 			continue
 		}
 		if err := each(l); err != nil {
@@ -382,6 +385,37 @@ func (c *cursor) lines(h header, payload []byte, each func(Line) error) error {
 	}
 	if l.Seq < h.end() { // fewer
 		return c.damaged(h, l, 0, each)
+	}
+	return nil
+}
+
+// regular reports whether each line of a block ends with a newline, or with the
+// block, and none was cut.
+func regular(h header, payload []byte) bool {
+	lines := bytes.Count(payload, newline)
+	if payload[len(payload)-1] != '\n' {
+		lines++
+	}
+	return lines == h.lines
+}
+
+// matches calls each for the lines of a regular block that match, without a look
+// at the others. l says what they have in common, and the number of the first.
+func (c *cursor) matches(l Line, payload []byte, each func(Line) error) error {
+	for len(payload) > 0 {
+		start, end := c.filter.grep.next(payload)
+		if start < 0 {
+			return nil
+		}
+		l.Seq += uint64(bytes.Count(payload[:start], newline))
+		l.Data, l.Partial = payload[start:end], end == len(payload)
+		if l.Seq > c.filter.after {
+			if err := each(l); err != nil {
+				return err
+			}
+		}
+		l.Seq++
+		payload = payload[min(end+1, len(payload)):]
 	}
 	return nil
 }
