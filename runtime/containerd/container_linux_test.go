@@ -206,13 +206,13 @@ func TestServicesReachEachOther(t *testing.T) {
 	api := b.probe(t, "api", "listen=8080", "hold")
 	api.Image.Ports = []runtime.Port{{Host: freePort(t), Container: 8080}}
 	b.up(t, api)
-	conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(api.Image.Ports[0].Host)))
-	if err != nil {
-		t.Fatal(err)
+	published := net.JoinHostPort("127.0.0.1", strconv.Itoa(api.Image.Ports[0].Host))
+	said, err := firstLine(published)
+	for until := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(until); said, err = firstLine(published) {
+		<-time.After(10 * time.Millisecond) // the program may not listen yet
 	}
-	defer conn.Close()
-	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "hello 8080\n" {
-		t.Errorf("the published port answered %q, %v", line, err)
+	if said != "hello 8080\n" {
+		t.Errorf("the published port answered %q, %v", said, err)
 	}
 	port := host.Addr().(*net.TCPAddr).Port
 	web := b.probe(t, "web", "connect=api:8080", fmt.Sprintf("connect=host.docker.internal:%d", port))
@@ -455,4 +455,13 @@ func TestLook(t *testing.T) {
 			t.Errorf("Look at %s = %+v; want %q and a hint", address, found, want)
 		}
 	}
+}
+
+func firstLine(address string) (string, error) {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	return bufio.NewReader(conn).ReadString('\n')
 }
