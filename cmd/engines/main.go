@@ -12,8 +12,11 @@ import (
 
 func main() {
 	args := os.Args[1:]
-	if len(args) > 0 && args[0] == engines.MakerCommand { // beside and in a container of containerd
+	switch {
+	case len(args) > 0 && args[0] == engines.MakerCommand: // beside and in a container of containerd
 		os.Exit(maker.Main(args[1:]))
+	case len(args) > 0 && args[0] == engines.Command:
+		args = args[1:]
 	}
 	os.Exit(host.Main(args))
 }

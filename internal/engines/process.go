@@ -107,6 +107,7 @@ func (p *Process) begin() (*remote.Peer, error) {
 	}
 	defer theirs.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Args[0] = "locald" // whatever its file is called
 	cmd.Env, cmd.Stderr, cmd.Dir = p.options.Environ, p.options.Log, "/"
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a key that ends a daemon in the foreground is not for it

@@ -14,7 +14,7 @@ import (
 	"github.com/locald/locald/runtime"
 )
 
-// The commands of a locald that was built without the programs.
+// The commands of the programs, and of a locald that was built without them.
 const (
 	Command      = "engines"
 	MakerCommand = "container"
@@ -38,8 +38,9 @@ func argv(dir, name, carried, sum string, command ...string) ([]string, error) {
 		return append([]string{self}, command...), nil
 	}
 	path := filepath.Join(dir, "bin", name+"-"+strings.TrimSpace(sum))
+	program := append([]string{path}, command...)
 	if unix.Access(path, unix.X_OK) == nil {
-		return []string{path}, nil
+		return program, nil
 	}
 	if err := unpack(path, name, carried); err != nil {
 		f := &runtime.Fault{Code: "internal", Err: fmt.Errorf("unpack what speaks to engines: %w", err), Kind: runtime.ErrUnavailable}
@@ -51,7 +52,7 @@ func argv(dir, name, carried, sum string, command ...string) ([]string, error) {
 		}
 		return nil, f
 	}
-	return []string{path}, nil
+	return program, nil
 }
 
 // unpack writes a program whole or not at all, and removes those of other

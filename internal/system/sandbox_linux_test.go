@@ -318,7 +318,7 @@ func (s *sandbox) keeper(daemon int) int {
 }
 
 // exactly proves that what runs is what the status says: each service once,
-// one daemon, one keeper, and nothing else.
+// one daemon, one keeper, what speaks to engines, and nothing else.
 func (s *sandbox) exactly(status ipc.Status) {
 	s.t.Helper()
 	inContainer := map[string]string{}
@@ -332,7 +332,7 @@ func (s *sandbox) exactly(status ipc.Status) {
 			inProcess[svc.Name+" "+strconv.Itoa(svc.Run)] = svc.PID
 		}
 	}
-	daemons, keepers := 0, 0
+	daemons, keepers, speakers := 0, 0, 0
 	all := s.processes()
 	for _, p := range all {
 		switch run := p.run(); {
@@ -340,14 +340,16 @@ func (s *sandbox) exactly(status ipc.Status) {
 			daemons++
 		case strings.HasPrefix(p.argv, "locald keeper") && p.parent == status.Daemon.PID:
 			keepers++
+		case strings.HasPrefix(p.argv, "locald engines") && p.parent == status.Daemon.PID:
+			speakers++
 		case run != "" && inProcess[run] != 0:
 		case strings.HasPrefix(p.argv, "postgres") && s.below(p, inProcess, all):
 		default:
 			s.t.Errorf("a leftover: %v", p)
 		}
 	}
-	if daemons != 1 || keepers > 1 {
-		s.t.Errorf("%d daemons and %d keepers among %v", daemons, keepers, all)
+	if daemons != 1 || keepers > 1 || speakers > 1 {
+		s.t.Errorf("%d daemons, %d keepers and %d that speak to engines among %v", daemons, keepers, speakers, all)
 	}
 	for run, pid := range inProcess {
 		if !slices.ContainsFunc(all, func(p process) bool { return p.pid == pid && p.run() == run }) {
