@@ -33,11 +33,12 @@ func holder(dir string) int {
 	return 0
 }
 
-// serves reports whether a process was started as a daemon is. It is asked first
-// because what a process has open takes ten times as long to read.
+// serves reports whether a process was started as a daemon is, whatever options
+// are among its arguments. It is asked first because it takes one file to know,
+// and what a process has open one for each descriptor.
 func serves(proc string) bool {
 	line, err := os.ReadFile(proc + "/cmdline")
-	return err == nil && bytes.Contains(line, []byte("\x00server\x00start\x00"))
+	return err == nil && bytes.Contains(line, []byte("\x00server\x00")) && bytes.Contains(line, []byte("\x00start\x00"))
 }
 
 func holds(proc, dir string) bool {
