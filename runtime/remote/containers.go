@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"sync"
 
 	"github.com/locald/locald/runtime"
 )
@@ -10,6 +11,9 @@ import (
 type Containers struct {
 	*Runtime
 	has func() *Peer // the connection that there is, or nil
+
+	naming sync.Mutex
+	engine string // its name, once that is known
 }
 
 // NewContainers is the engine of that name. has is the connection that there is; what
@@ -29,22 +33,15 @@ func (e *Containers) Ping(ctx context.Context) error { return tell(ctx, e.Runtim
 
 // Engine is the contract's. One that is known stays so.
 func (e *Containers) Engine() string {
-	e.mu.Lock()
-	name := e.engine
-	e.mu.Unlock()
-	if name != "" || e.has() == nil {
-		return name
+	e.naming.Lock()
+	defer e.naming.Unlock()
+	if e.engine != "" || e.has() == nil {
+		return e.engine
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), infoTime)
 	defer cancel()
-	name, err := ask[string](ctx, e.Runtime, methodEngine, args{})
-	if err != nil {
-		return ""
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.engine = name
-	return name
+	e.engine, _ = ask[string](ctx, e.Runtime, methodEngine, args{}) // empty as long as nobody knows
+	return e.engine
 }
 
 // At is the contract's.

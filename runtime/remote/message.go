@@ -10,20 +10,17 @@ import (
 // The methods of a Runtime and its instances. What a name means is with the
 // contract's method of that name.
 const (
-	methodPrepare   = "prepare"
-	methodStart     = "start"
-	methodList      = "list"
-	methodAttach    = "attach"
-	methodInfo      = "info"
-	methodWait      = "wait"
-	methodStop      = "stop"
-	methodRemove    = "remove"
-	methodExec      = "exec"
-	methodHealth    = "health"
-	methodPaused    = "paused"
-	methodListening = "listening"
-	methodExposed   = "exposed"
-	methodOwns      = "owns"
+	methodPrepare = "prepare"
+	methodStart   = "start"
+	methodList    = "list"
+	methodAttach  = "attach"
+	methodInfo    = "info"
+	methodWait    = "wait"
+	methodStop    = "stop"
+	methodRemove  = "remove"
+	methodExec    = "exec"
+	methodHealth  = "health"
+	methodPaused  = "paused"
 
 	methodPing          = "ping"
 	methodEngine        = "engine"
@@ -42,7 +39,6 @@ type args struct {
 	Owner   runtime.Owner `json:"owner,omitempty"`
 	Ref     runtime.Ref   `json:"ref,omitzero"`
 	Grace   time.Duration `json:"grace,omitempty"`
-	PID     int           `json:"pid,omitempty"`
 	Run     runtime.RunID `json:"run,omitempty"`
 	Project string        `json:"project,omitempty"`
 	Service string        `json:"service,omitempty"`
@@ -99,18 +95,17 @@ type started struct {
 	Can  abilities    `json:"can"`
 }
 
-// abilities are the optional parts of the contract that an instance has.
+// abilities are the optional parts of the contract that an instance has. What only
+// processes have is not among them: those are asked where they are.
 type abilities struct {
 	Health bool `json:"health,omitempty"`
 	Pause  bool `json:"pause,omitempty"`
-	Listen bool `json:"listen,omitempty"`
 }
 
 func abilitiesOf(in runtime.Instance) abilities {
 	_, health := in.(runtime.HealthReporter)
 	_, pause := in.(runtime.Pauser)
-	_, listen := in.(runtime.Listener)
-	return abilities{Health: health, Pause: pause, Listen: listen}
+	return abilities{Health: health, Pause: pause}
 }
 
 // executed is what came of an Exec.

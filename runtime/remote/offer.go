@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync"
 
 	"github.com/locald/locald/runtime"
@@ -168,27 +167,6 @@ func (o *offer) optional(p *Peer) {
 			return struct{}{}, err
 		}
 		return struct{}{}, in.Paused(ctx, func(paused bool) { report(paused) })
-	})
-	Handle(p, methodListening, func(ctx context.Context, a args) ([]int, error) {
-		in, err := able[runtime.Listener](ctx, o, a)
-		if err != nil {
-			return nil, err
-		}
-		return in.Listening(ctx)
-	})
-	Handle(p, methodOwns, func(ctx context.Context, a args) (bool, error) {
-		in, err := able[runtime.Listener](ctx, o, a)
-		if err != nil {
-			return false, err
-		}
-		return in.Owns(a.PID), nil
-	})
-	Handle(p, methodExposed, func(ctx context.Context, a args) ([]netip.AddrPort, error) {
-		in, err := able[runtime.Exposer](ctx, o, a)
-		if err != nil {
-			return nil, err
-		}
-		return in.Exposed(ctx)
 	})
 }
 

@@ -22,9 +22,8 @@ type Runtime struct {
 	kind runtime.Kind
 	dial Dial
 
-	mu     sync.Mutex
-	live   map[runtime.Ref]handle // until they are removed
-	engine string                 // its name, once that is known
+	mu   sync.Mutex
+	live map[runtime.Ref]handle // until they are removed
 }
 
 // handle is an instance in one of its shapes.

@@ -16,8 +16,6 @@ func shape(in *instance, can abilities) handle {
 		return &pausable{checked{in}}
 	case can.Health:
 		return &checked{in}
-	case can.Listen:
-		return &listener{in}
 	}
 	return in
 }
@@ -42,25 +40,4 @@ var _ runtime.Pauser = (*pausable)(nil)
 func (in *pausable) Paused(ctx context.Context, changed func(bool)) error {
 	_, err := CallReports[struct{}](ctx, in.peer, methodPaused, in.args(), changed)
 	return err
-}
-
-// listener is one of processes that can be asked for their ports.
-type listener struct{ *instance }
-
-var _ runtime.Listener = (*listener)(nil)
-
-// Listening is the contract's.
-func (in *listener) Listening(ctx context.Context) ([]int, error) {
-	return Call[[]int](ctx, in.peer, methodListening, in.args())
-}
-
-// Owns is the contract's. Where nobody can be asked the process is not one of
-// them.
-func (in *listener) Owns(pid int) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), infoTime)
-	defer cancel()
-	a := in.args()
-	a.PID = pid
-	owns, err := Call[bool](ctx, in.peer, methodOwns, a)
-	return err == nil && owns
 }
