@@ -18,11 +18,11 @@ func (d *Daemon) doctor(ctx context.Context, _ ipc.NoArgs) (ipc.Doctor, error) {
 		Detail: fmt.Sprintf("version %s, process %d, socket %s, log %s, state in %s", d.options.Version, os.Getpid(), d.socket, d.options.Places.Log, d.options.Places.Dir),
 	}}}
 	report.Checks = append(report.Checks, d.files()...)
-	found, err := d.speaker.Discover(ctx)
-	if err != nil {
-		return report, fault(err)
+	if found, err := d.speaker.Discover(ctx); err != nil {
+		report.Checks = append(report.Checks, ipc.Check{Area: "engine", Name: "all", Detail: err.Error(), Remedy: hintOf(err)})
+	} else {
+		report.Checks = append(report.Checks, enginesOf(found, d.engine(runtime.EngineBuiltin).Ping(ctx), d.speaker.Containerd(ctx))...)
 	}
-	report.Checks = append(report.Checks, enginesOf(found, d.engine(runtime.EngineBuiltin).Ping(ctx), d.speaker.Containerd(ctx))...)
 	report.Checks = append(report.Checks, natives(postgres.Installs(os.Getenv))...)
 	for _, l := range keeper.Layers() {
 		report.Checks = append(report.Checks, ipc.Check{Area: "containment", Name: l.Name, OK: l.Here || !l.Needed, Detail: l.Detail})

@@ -103,14 +103,14 @@ func survey(ctx context.Context, places state.Places, speaker *engines.Process, 
 		return ipc.Leftovers{}, err
 	}
 	found, err := speaker.Survey(ctx)
-	if err != nil {
-		return ipc.Leftovers{}, err
+	if ctx.Err() != nil {
+		return ipc.Leftovers{}, ctx.Err()
+	}
+	if err != nil { // what else there is can be told all the same
+		s.add(thing{Thing: ipc.Thing{Kind: "engine", State: ipc.ThingUnknown, Name: "all", Detail: err.Error(), Remedy: hintOf(err)}})
 	}
 	s.inEngines(found)
 	s.beside(found.Files)
-	if err := ctx.Err(); err != nil {
-		return ipc.Leftovers{}, err
-	}
 	s.lookForPorts()
 	s.lookForFiles()
 	return s.answer(), nil

@@ -52,10 +52,24 @@ type Process struct {
 // New starts nothing.
 func New(o Options) *Process { return &Process{options: o} }
 
+// has is the connection that there is, or nil.
 func (p *Process) has() *remote.Peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.peer
+	return p.connected()
+}
+
+// connected is has. The lock is held.
+func (p *Process) connected() *remote.Peer {
+	if p.peer == nil {
+		return nil
+	}
+	select {
+	case <-p.peer.Gone():
+		return nil
+	default:
+		return p.peer
+	}
 }
 
 func (p *Process) dial(ctx context.Context) (*remote.Peer, error) {
@@ -64,12 +78,8 @@ func (p *Process) dial(ctx context.Context) (*remote.Peer, error) {
 	if p.closed {
 		return nil, fmt.Errorf("the process for engines is closed: %w", runtime.ErrUnavailable)
 	}
-	if p.peer != nil {
-		select {
-		case <-p.peer.Gone():
-		default:
-			return p.peer, nil
-		}
+	if peer := p.connected(); peer != nil {
+		return peer, nil
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
