@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/locald/locald/internal/wire"
 )
 
 const many = 200
@@ -30,7 +32,7 @@ func BenchmarkFrame(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var ends [2]*wire
+	var ends [2]*wire.Conn
 	for i, fd := range fds {
 		f := os.NewFile(uintptr(fd), "pair")
 		conn, err := net.FileConn(f)
@@ -39,23 +41,23 @@ func BenchmarkFrame(b *testing.B) {
 		}
 		f.Close()
 		defer conn.Close()
-		ends[i] = newWire(conn.(*net.UnixConn))
+		ends[i] = wire.New(conn.(*net.UnixConn))
 	}
 	run := &runRequest{Run: "p/web#1", Number: 1, Argv: []byte("sleep\x0060"), Dir: []byte("/"), Env: []byte(strings.Join(benchEnv(), "\x00")), Log: []byte("/log")}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := ends[0].send(request{ID: 1, Run: run}); err != nil {
+		if err := ends[0].Send(request{ID: 1, Run: run}); err != nil {
 			b.Fatal(err)
 		}
 		var asked request
-		if err := ends[1].receive(&asked); err != nil {
+		if err := ends[1].Receive(&asked); err != nil {
 			b.Fatal(err)
 		}
-		if err := ends[1].send(answer{ID: asked.ID, PID: 42}); err != nil {
+		if err := ends[1].Send(answer{ID: asked.ID, PID: 42}); err != nil {
 			b.Fatal(err)
 		}
 		var answered answer
-		if err := ends[0].receive(&answered); err != nil {
+		if err := ends[0].Receive(&answered); err != nil {
 			b.Fatal(err)
 		}
 	}

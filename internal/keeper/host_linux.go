@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/locald/locald/internal/wire"
 )
 
 // Main is the hidden command "locald keeper": it serves the daemon at the other
@@ -37,7 +39,7 @@ func Main(args []string) int {
 	// Held open for life: it carries the lock.
 	unix.CloseOnExec(lockDescriptor)
 	closeInherited()
-	if err := serve(newWire(conn), log); err != nil {
+	if err := serve(wire.New(conn), log); err != nil {
 		log.Error("keeper", "cause", err)
 		return 1
 	}
@@ -77,7 +79,7 @@ func closeInherited() {
 
 // host is the keeper's own process.
 type host struct {
-	wire   *wire
+	wire   *wire.Conn
 	log    *slog.Logger
 	stores *stores
 	null   *os.File
@@ -115,7 +117,7 @@ type reaped struct {
 // errLeft makes the exit status say what stopAll has told in words.
 var errLeft = errors.New("processes are left")
 
-func serve(w *wire, log *slog.Logger) error {
+func serve(w *wire.Conn, log *slog.Logger) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
@@ -227,13 +229,13 @@ func swallow(drop <-chan os.Signal, quit <-chan struct{}) {
 func (h *host) listen() error {
 	for {
 		var r request
-		if err := h.wire.receive(&r); err != nil {
+		if err := h.wire.Receive(&r); err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ECONNRESET) {
 				return nil
 			}
 			return err
 		}
-		fds, err := h.wire.take(r.Files)
+		fds, err := h.wire.Take(r.Files)
 		if err != nil {
 			return err
 		}
@@ -317,7 +319,7 @@ func (h *host) open(o *openRequest) {
 
 func (h *host) say(a answer) {
 	// A daemon that does not listen any more is found by listen.
-	_ = h.wire.send(a)
+	_ = h.wire.Send(a)
 }
 
 func (h *host) answerRun(id uint64, r *runRequest, given []int) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/locald/locald/internal/wire"
 )
 
 // Options say how a keeper is started.
@@ -126,7 +128,7 @@ var ErrLost = errors.New("keeper is gone")
 type Keeper struct {
 	owner   string
 	pid     int
-	wire    *wire
+	wire    *wire.Conn
 	orphans *orphans
 	trouble func(log, cause string)
 	lost    chan struct{}
@@ -155,13 +157,13 @@ func Start(ctx context.Context, o Options) (*Keeper, error) {
 		return nil, fmt.Errorf("keeper: %w", err)
 	}
 	k := &Keeper{
-		owner: o.Owner, pid: pid, wire: newWire(conn), orphans: left, trouble: o.Trouble, lost: make(chan struct{}),
+		owner: o.Owner, pid: pid, wire: wire.New(conn), orphans: left, trouble: o.Trouble, lost: make(chan struct{}),
 		waiting: map[uint64]chan answer{}, children: map[uint64]*Child{},
 	}
 	left.begin(pid)
 	go left.reapWhile(k.lost)
 	go k.listen(ended)
-	if err := k.wire.send(request{Open: &openRequest{Owner: o.Owner, Dir: []byte(o.Dir), Logs: o.Logs, NoGroups: o.NoGroups || os.Getenv(Groups) == "off"}}); err != nil {
+	if err := k.wire.Send(request{Open: &openRequest{Owner: o.Owner, Dir: []byte(o.Dir), Logs: o.Logs, NoGroups: o.NoGroups || os.Getenv(Groups) == "off"}}); err != nil {
 		return nil, fmt.Errorf("keeper: %w", errors.Join(err, conn.Close()))
 	}
 	return k, nil
@@ -183,7 +185,7 @@ func (k *Keeper) listen(ended <-chan bool) {
 	troubled := map[string]bool{}
 	for {
 		var a answer
-		if k.wire.receive(&a) != nil {
+		if k.wire.Receive(&a) != nil {
 			break
 		}
 		if a.Store != nil {
@@ -203,7 +205,7 @@ func (k *Keeper) listen(ended <-chan bool) {
 		}
 		k.mu.Unlock()
 	}
-	_ = k.wire.conn.Close()
+	_ = k.wire.Close()
 	for log := range troubled {
 		k.hearOf(troubled, log, "")
 	}
@@ -234,7 +236,7 @@ func (k *Keeper) begin(r request, c *Child, files ...*os.File) (uint64, <-chan a
 		k.children[r.ID] = c
 	}
 	k.mu.Unlock()
-	if err := k.wire.send(r, files...); err != nil {
+	if err := k.wire.Send(r, files...); err != nil {
 		k.forget(r.ID)
 		return 0, nil, fmt.Errorf("%w: %w", ErrLost, err)
 	}
@@ -399,7 +401,7 @@ func (k *Keeper) Note(logDir string, run int, text string) {
 // there, each run within its own grace.
 func (k *Keeper) Close() error {
 	// Only the writing half: the keeper's last words still come.
-	err := k.wire.conn.CloseWrite()
+	err := k.wire.CloseWrite()
 	<-k.lost
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ENOTCONN) {
 		return nil

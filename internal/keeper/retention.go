@@ -9,7 +9,7 @@ import (
 // Keep says how much the log stores in dir, which share it, keep from now on. A
 // store that is being written keeps the size of its segments.
 func (k *Keeper) Keep(dir string, much Retention) error {
-	if err := k.wire.send(request{Keep: &keepRequest{Dir: []byte(dir), Logs: much}}); err != nil {
+	if err := k.wire.Send(request{Keep: &keepRequest{Dir: []byte(dir), Logs: much}}); err != nil {
 		return fmt.Errorf("%w: %w", ErrLost, err)
 	}
 	return nil

@@ -35,7 +35,7 @@ var doors = map[string][]string{
 	"internal/engines":      {"runtime", "runtime/remote"},
 	"internal/engines/host": {"runtime", "runtime/builtin", "runtime/container", "runtime/containerd", "runtime/outer", "runtime/remote", "internal/engines"},
 	"internal/env":          {"internal/config"},
-	"internal/keeper":       {"internal/logs"},
+	"internal/keeper":       {"internal/logs", "internal/wire"},
 	"internal/layout":       {},
 	"internal/logs":         {},
 	"internal/manual":       {},

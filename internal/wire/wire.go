@@ -40,6 +40,9 @@ func New(conn *net.UnixConn) *Conn {
 // Close closes the connection, and what was received and not taken.
 func (c *Conn) Close() error { return c.conn.Close() }
 
+// CloseWrite ends what this end says. The other end's last words still come.
+func (c *Conn) CloseWrite() error { return c.conn.CloseWrite() }
+
 // Send sends v, and with it copies of the descriptors of files.
 func (c *Conn) Send(v any, files ...*os.File) error {
 	body, err := json.Marshal(v)
@@ -115,7 +118,7 @@ func (c *Conn) fill() error {
 
 // Take hands over n received descriptors, in the order in which they were sent.
 func (c *Conn) Take(n int) ([]int, error) {
-	if n > len(c.files) {
+	if n < 0 || n > len(c.files) {
 		return nil, fmt.Errorf("frame with %d descriptors: %d have come", n, len(c.files))
 	}
 	files := c.files[:n:n]
