@@ -36,7 +36,7 @@ var counts = []count{
 	{"allocations-a-transition", allocations("./supervisor", "BenchmarkTransitions"), 0},
 	{"allocations-a-line", allocations("./internal/logs", "BenchmarkAppend/line"), 0},
 	{"packages-initialised-before-status", initialised, 0},
-	{"calls-for-a-mebibyte-stored", storing, 40},
+	{"calls-for-a-mebibyte-stored", least(5, storing), 10},
 	{"wake-ups-in-ten-idle-seconds", idle, 10},
 	{"kilobytes-of-program", size, 0},
 }
@@ -227,6 +227,22 @@ func keeperOf(daemon int) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("daemon %d has no keeper", daemon)
+}
+
+// least counts several times and gives the smallest: on a busy machine writes and
+// reads meet in other ways.
+func least(times int, of func(string) (int, error)) func(string) (int, error) {
+	return func(locald string) (int, error) {
+		var all []int
+		for range times {
+			n, err := of(locald)
+			if err != nil {
+				return 0, err
+			}
+			all = append(all, n)
+		}
+		return slices.Min(all), nil
+	}
 }
 
 // storing is the calls that the keeper makes to read and write while a service
