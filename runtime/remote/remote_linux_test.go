@@ -37,16 +37,21 @@ func pair(t *testing.T) (here, there *remote.Peer) {
 	}
 	var peers [2]*remote.Peer
 	for i, fd := range fds {
-		file := os.NewFile(uintptr(fd), "pair")
-		conn, err := net.FileConn(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = file.Close()
-		peers[i] = remote.NewPeer(conn.(*net.UnixConn)) //nolint:forcetypeassert // it is one
-		t.Cleanup(func() { _ = peers[i].Close() })
+		peers[i] = peerOf(t, fd)
 	}
 	return peers[0], peers[1]
+}
+
+func peerOf(tb testing.TB, fd int) *remote.Peer {
+	tb.Helper()
+	file := os.NewFile(uintptr(fd), "pair")
+	conn, err := net.FileConn(file)
+	if err := errors.Join(err, file.Close()); err != nil {
+		tb.Fatal(err)
+	}
+	p := remote.NewPeer(conn.(*net.UnixConn)) //nolint:forcetypeassert // it is one
+	tb.Cleanup(func() { _ = p.Close() })
+	return p
 }
 
 // processes is the process runtime, offered at the other end.
@@ -240,5 +245,26 @@ func TestLost(t *testing.T) {
 	again, err := in.Wait(t.Context())
 	if err != nil || again != exit {
 		t.Errorf("Wait again: %+v, %v", again, err)
+	}
+}
+
+// BenchmarkCall is what a call costs more than in one process.
+func BenchmarkCall(b *testing.B) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var peers [2]*remote.Peer
+	for i, fd := range fds {
+		peers[i] = peerOf(b, fd)
+	}
+	remote.Handle(peers[1], "echo", func(_ context.Context, text string) (string, error) { return text, nil })
+	go peers[0].Serve()
+	go peers[1].Serve()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := remote.Call[string](b.Context(), peers[0], "echo", "text"); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
