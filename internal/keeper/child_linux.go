@@ -4,7 +4,8 @@ package keeper
 // descendants, and what lost its parent and still carries the mark.
 func (c *Child) PIDs() []int {
 	pids := []int{c.pid}
-	children, _ := childrenOf(c.keeper.pid)
+	// What has lost its parent, and what the main process has made its sibling.
+	children, _ := childrenOfThreads(c.keeper.pid, adopting(c.keeper.pid, c.thread)...)
 	for _, pid := range c.keeper.strangers(children) {
 		if c.mark.Holds(pid) {
 			pids = append(pids, pid)

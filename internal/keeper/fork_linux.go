@@ -10,13 +10,29 @@ import (
 
 type unixProcAttr = syscall.ProcAttr
 
+// adopting are the threads of a subreaper whose children the kernel can make of
+// what it did not start, when these threads have forked: what loses its parent
+// goes to the first thread, and what a child clones as its own sibling (CLONE_PARENT)
+// to the thread that forked the child. It passes the children of a thread that
+// ends to the first one.
+func adopting(subreaper int, forked ...int) (threads []int) {
+	threads = append(threads, subreaper)
+	for _, thread := range forked {
+		if thread != subreaper {
+			threads = append(threads, thread)
+		}
+	}
+	return threads
+}
+
 // forkExec starts a program with an empty signal mask. The descriptors are the
 // child's 0, 1 and 2, and it has no others.
-func forkExec(path string, argv []string, attr *unixProcAttr) (int, error) {
+func (r *run) forkExec(path string, argv []string, attr *unixProcAttr) (int, error) {
 	// The child gets the mask of the thread that forks, which may be what locald
 	// itself was started with.
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
+	r.thread = unix.Gettid()
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
 		return 0, err
 	}

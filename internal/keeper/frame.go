@@ -68,6 +68,7 @@ type keepRequest struct {
 type answer struct {
 	ID     uint64     `json:"id"`
 	PID    int        `json:"pid,omitempty"`
+	Thread int        `json:"thread,omitempty"` // of the keeper, that forked it
 	Number uint64     `json:"number,omitempty"`
 	Gone   *Exit      `json:"gone,omitempty"`
 	Left   []Survivor `json:"left,omitempty"`

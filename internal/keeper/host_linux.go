@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -100,13 +101,14 @@ type host struct {
 	// mu guards what follows and every wait4. A child of ours keeps its PID until
 	// it is reaped, so while mu is held the PID of a child can be signalled
 	// without asking whose it is.
-	mu    sync.Mutex
-	owner string
-	runs  map[uint64]*run // by request, those that are not gone
-	mains map[int]*run    // by PID, those that are not reaped
-	forks int             // children being made whose PID is not known yet
-	early map[int]reaped  // reaped while a fork was under way
-	turns chan struct{}   // closed when something was reaped
+	mu      sync.Mutex
+	owner   string
+	runs    map[uint64]*run // by request, those that are not gone
+	mains   map[int]*run    // by PID, those that are not reaped
+	forks   int             // children being made whose PID is not known yet
+	threads []int           // that have forked
+	early   map[int]reaped  // reaped while a fork was under way
+	turns   chan struct{}   // closed when something was reaped
 }
 
 type reaped struct {
@@ -329,7 +331,7 @@ func (h *host) answerRun(id uint64, r *runRequest, given []int) {
 		h.say(answer{ID: id, Error: err})
 		return
 	}
-	h.say(answer{ID: id, PID: started.pid, Number: started.mark.Number})
+	h.say(answer{ID: id, PID: started.pid, Thread: started.thread, Number: started.mark.Number})
 }
 
 // start forks a run. When it returns no error the program is being executed.
@@ -425,6 +427,9 @@ func (h *host) fork(r *run, path string, argv []string, dir string, env []string
 	h.forks--
 	if err == nil {
 		r.pid = pid
+		if !slices.Contains(h.threads, r.thread) {
+			h.threads = append(h.threads, r.thread)
+		}
 		h.runs[r.id] = r
 		h.mains[pid] = r
 		leaveRoom(pid, h.room)
@@ -454,15 +459,15 @@ func (h *host) forkWithRoom(r *run, path string, argv []string, attr *unixProcAt
 // one.
 func (h *host) forkGrouped(r *run, path string, argv []string, attr *unixProcAttr) (int, error) {
 	if h.groups == nil || r.mark.Number == 0 {
-		return forkExec(path, argv, attr)
+		return r.forkExec(path, argv, attr)
 	}
 	g, fd, err := h.groups.make(r)
 	if err != nil {
-		return forkExec(path, argv, attr)
+		return r.forkExec(path, argv, attr)
 	}
 	defer unix.Close(fd)
 	attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fd
-	pid, err := forkExec(path, argv, attr)
+	pid, err := r.forkExec(path, argv, attr)
 	if err == nil {
 		r.group = g
 		return pid, nil
@@ -473,7 +478,7 @@ func (h *host) forkGrouped(r *run, path string, argv []string, attr *unixProcAtt
 	}
 	// The program may be at fault, or the group: that shows without it.
 	attr.Sys.UseCgroupFD = false
-	pid, again := forkExec(path, argv, attr)
+	pid, again := r.forkExec(path, argv, attr)
 	if again == nil {
 		h.log.Warn("control groups are not used", "cause", err)
 		h.groups.close()

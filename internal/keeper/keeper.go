@@ -294,7 +294,7 @@ func (k *Keeper) Run(ctx context.Context, r Run) (*Child, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	c.pid, c.mark.Number = a.PID, a.Number
+	c.pid, c.thread, c.mark.Number = a.PID, a.Thread, a.Number
 	return c, nil
 }
 
@@ -414,6 +414,7 @@ type Child struct {
 	keeper *Keeper
 	id     uint64
 	pid    int
+	thread int // of the keeper, that forked it
 	mark   Mark
 	done   chan struct{}
 	exit   Exit

@@ -498,7 +498,7 @@ func TestCancelledRun(t *testing.T) {
 
 // kinds are the ways out that the hostile program tries.
 var kinds = []string{
-	"plain", "doublefork", "setsid", "daemon", "daemon-exit", "clearenv", "title", "nodump", "ignoreterm", "onterm",
+	"plain", "doublefork", "sibling", "setsid", "daemon", "daemon-exit", "clearenv", "title", "nodump", "ignoreterm", "onterm",
 	"stopped", "holdout", "subreaper", "storm", "hop50", "hop1000", "hop", "unmarked",
 }
 
@@ -529,6 +529,24 @@ func TestHostileStop(t *testing.T) {
 			w.gone(t)
 		})
 	}
+}
+
+// A child that a main process clones as its own sibling is the run's, and is
+// found while the keeper and other runs go on, even without control groups.
+func TestSibling(t *testing.T) {
+	t.Setenv(Groups, "off")
+	k := open(t)
+	for range 4 { // from several threads of the keeper
+		start(t, k, Run{ID: "p/other#1", Argv: []string{"sleep", "60"}, Dir: "/", Env: env})
+	}
+	w := newWitness(t)
+	c := start(t, k, Run{ID: "p/web#1", Argv: []string{hostileProgram(t), "sibling"}, Dir: "/", Env: env, Stdout: w.write, Stderr: w.write})
+	w.saw(t)
+	if pids := c.PIDs(); len(pids) != 2 {
+		t.Errorf("the run has the processes %v; want two", pids)
+	}
+	stopped(t, c, 200*time.Millisecond)
+	w.gone(t)
 }
 
 // initProcess starts a program, says its PID, takes in whoever loses its

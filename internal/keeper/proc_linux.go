@@ -125,13 +125,30 @@ func childrenOf(pid int) (children []int, ok bool) {
 			continue // the thread has ended, and its children went to another
 		}
 		ok = true
-		for field := range bytes.FieldsSeq(b) {
-			if child, err := strconv.Atoi(string(field)); err == nil {
-				children = append(children, child)
-			}
+		children = appendNumbers(children, b)
+	}
+	return children, ok
+}
+
+// childrenOfThreads is childrenOf a process for some of its threads.
+func childrenOfThreads(pid int, threads ...int) (children []int, ok bool) {
+	var buf [4096]byte
+	for _, thread := range threads {
+		if b, err := readChildren(pid, strconv.Itoa(thread), buf[:]); err == nil {
+			ok = true
+			children = appendNumbers(children, b)
 		}
 	}
 	return children, ok
+}
+
+func appendNumbers(list []int, text []byte) []int {
+	for field := range bytes.FieldsSeq(text) {
+		if number, err := strconv.Atoi(string(field)); err == nil {
+			list = append(list, number)
+		}
+	}
+	return list
 }
 
 func readChildren(pid int, task string, buf []byte) ([]byte, error) {

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ type run struct {
 	id      uint64
 	mark    Mark
 	pid     int
+	thread  int    // of the keeper, that forked it
 	born    uint64 // ticks before the fork
 	oom     uint64 // how many the kernel had ended for want of memory before that
 	signal  unix.Signal
@@ -208,11 +210,11 @@ func (h *host) orphans(r *run) (pids []int) {
 
 // adopted returns our children that we did not fork. The lock is held.
 func (h *host) adopted() (pids []int) {
-	children := ourChildren()
+	children := h.children()
 	if h.forks > 0 {
 		// A child whose exec fails is reaped by the fork itself, and the kernel may
 		// then skip its neighbour in a list that is being read.
-		children = append(children, ourChildren()...)
+		children = append(children, h.children()...)
 	}
 	for _, pid := range children {
 		if h.mains[pid] == nil && !slices.Contains(pids, pid) {
@@ -220,6 +222,15 @@ func (h *host) adopted() (pids []int) {
 		}
 	}
 	return pids
+}
+
+// children is ourChildren, without asking each of our threads. The lock is held.
+func (h *host) children() []int {
+	children, ok := childrenOfThreads(os.Getpid(), adopting(os.Getpid(), h.threads...)...)
+	if !ok {
+		return ourChildren()
+	}
+	return children
 }
 
 // belongs tells whose an adopted child is: by its number, else by its words,

@@ -10,6 +10,7 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -147,6 +149,7 @@ int main(int argc, char **argv) {
 	if (!strcmp(kind, "deaf")) { signal(SIGTERM, SIG_IGN); stay(); }
 	else if (!strcmp(kind, "plain")) { if (fork() == 0) stay(); }
 	else if (!strcmp(kind, "doublefork")) { if (fork() == 0) { if (fork() == 0) stay(); _exit(0); } wait(NULL); }
+	else if (!strcmp(kind, "sibling")) { if (syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0) == 0) { setsid(); stay(); } }
 	else if (!strcmp(kind, "setsid")) { if (fork() == 0) { setsid(); stay(); } }
 	else if (!strcmp(kind, "daemon")) { if (becomes_daemon()) stay(); }
 	else if (!strcmp(kind, "daemon-exit")) { if (becomes_daemon()) stay(); return left(); }
