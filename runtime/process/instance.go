@@ -23,6 +23,9 @@ type instance struct {
 
 	mu    sync.Mutex
 	execs map[*keeper.Child]bool
+
+	looking sync.Mutex
+	looked  look
 }
 
 func (in *instance) Ref() runtime.Ref { return in.ref }

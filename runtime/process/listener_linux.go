@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/locald/locald/internal/sockets"
 	"github.com/locald/locald/runtime"
@@ -15,7 +16,7 @@ import (
 
 // Listening returns the ports that processes of the run listen on, in order.
 func (in *instance) Listening(ctx context.Context) ([]int, error) {
-	found, err := in.listeners()
+	found, err := in.listeners(anywhere)
 	if err != nil {
 		return nil, err
 	}
@@ -32,13 +33,13 @@ func (in *instance) Listening(ctx context.Context) ([]int, error) {
 // Exposed returns the addresses on which other machines reach processes of the
 // run, in order.
 func (in *instance) Exposed(ctx context.Context) ([]netip.AddrPort, error) {
-	found, err := in.listeners()
+	found, err := in.listeners(beyondLoopback)
 	if err != nil {
 		return nil, err
 	}
 	var exposed []netip.AddrPort
 	for _, s := range found {
-		if !s.Addr.Addr().IsLoopback() && !slices.Contains(exposed, s.Addr) {
+		if !slices.Contains(exposed, s.Addr) {
 			exposed = append(exposed, s.Addr)
 		}
 	}
@@ -46,30 +47,57 @@ func (in *instance) Exposed(ctx context.Context) ([]netip.AddrPort, error) {
 	return exposed, ctx.Err()
 }
 
-// listeners is the sockets that processes of the run listen on; one that was
-// inherited comes once for each process.
-func (in *instance) listeners() ([]sockets.Socket, error) {
-	open, err := sockets.Listening()
+func anywhere(sockets.Socket) bool { return true }
+
+func beyondLoopback(s sockets.Socket) bool { return !s.Addr.Addr().IsLoopback() }
+
+// listeners is those of the sockets that processes of the run listen on; one
+// that was inherited comes once for each process. Who has which is looked for in
+// every process, so that is done only where there is one that may count.
+func (in *instance) listeners(counts func(sockets.Socket) bool) ([]sockets.Socket, error) {
+	open, err := in.runtime.listening.now()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", runtime.ErrUnavailable, err)
 	}
-	if len(open) == 0 {
+	if !slices.ContainsFunc(open, counts) {
 		return nil, nil
+	}
+	var found []sockets.Socket
+	for _, s := range in.held(open) {
+		if counts(s) {
+			found = append(found, s)
+		}
+	}
+	return found, nil
+}
+
+// held is those of the sockets that processes of the run have open. As long as
+// no other socket is listened on, that changes only when one is passed on.
+func (in *instance) held(open []sockets.Socket) (held []sockets.Socket) {
+	in.looking.Lock()
+	defer in.looking.Unlock()
+	if slices.Equal(open, in.looked.open) && time.Since(in.looked.at) < passedOn {
+		return in.looked.held
 	}
 	byInode := make(map[uint64]sockets.Socket, len(open))
 	for _, s := range open {
 		byInode[s.Inode] = s
 	}
-	var found []sockets.Socket
+	at := time.Now()
 	for _, pid := range in.child.PIDs() {
 		for _, inode := range socketsOf(pid) {
 			if s, ok := byInode[inode]; ok {
-				found = append(found, s)
+				held = append(held, s)
 			}
 		}
 	}
-	return found, nil
+	in.looked = look{at: at, open: open, held: held}
+	return held
 }
+
+// passedOn is how late a socket may be noticed that was listened on before one
+// of the run's processes got it.
+const passedOn = 100 * time.Millisecond
 
 // socketsOf returns the numbers of the sockets that a process has open.
 func socketsOf(pid int) (inodes []uint64) {

@@ -17,7 +17,8 @@ import (
 // Runtime starts processes through one keeper, which it starts when the first
 // of them is wanted, and again when it was killed.
 type Runtime struct {
-	options keeper.Options
+	options   keeper.Options
+	listening listening
 
 	mu     sync.Mutex
 	tenure *tenure
