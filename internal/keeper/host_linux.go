@@ -87,6 +87,7 @@ type host struct {
 	nested string // the mark that the keeper itself inherited
 	room   uint64 // the RLIMIT_NPROC of services; 0 leaves it
 	scores scores
+	kills  oomKills
 	writes chan func()
 	quit   chan struct{}  // closed when nothing is left to keep
 	aside  sync.WaitGroup // what goes on until then
@@ -343,7 +344,7 @@ func (h *host) start(id uint64, q *runRequest, given []int) (*run, *Error) {
 	}
 	r := &run{
 		id: id, mark: Mark{Owner: h.owner, Run: q.Run}, signal: unix.Signal(q.Signal), grace: q.Grace,
-		poke: make(chan struct{}, 1), verdict: newVerdict(), log: string(q.Log), number: q.Number, oom: oomKills(),
+		poke: make(chan struct{}, 1), verdict: newVerdict(), log: string(q.Log), number: q.Number, oom: h.kills.lately(),
 	}
 	fds := [3]uintptr{h.null.Fd(), h.null.Fd(), h.null.Fd()}
 	switch {
@@ -539,7 +540,7 @@ func (h *host) ended(r *run, e reaped) {
 	} else {
 		r.exit.Code = e.status.ExitStatus()
 	}
-	r.exit.Memory = r.memoryKill(e.status)
+	r.exit.Memory = r.memoryKill(e.status, &h.kills)
 	if !r.ending {
 		r.ending = true
 		go h.end(r)

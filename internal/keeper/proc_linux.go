@@ -52,7 +52,13 @@ func parseStat(b []byte) (p process, ok bool) {
 
 // readProc reads what fits into buf of a file of a process.
 func readProc(pid int, name string, buf []byte) []byte {
-	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return readFile("/proc/"+strconv.Itoa(pid)+"/"+name, buf)
+}
+
+// readFile reads what fits into buf of a file of the kernel's. Package os would
+// also see whether it can be waited for.
+func readFile(path string, buf []byte) []byte {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
@@ -74,10 +80,13 @@ func readProc(pid int, name string, buf []byte) []byte {
 // eachProcess calls f with the processes of the machine, each as it is listed:
 // a process that hops from PID to PID would outrun a list that is read first. So
 // the kernel is asked for a few at a time, which package os does not.
-func eachProcess(f func(pid int)) error {
-	dir, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func eachProcess(f func(pid int)) error { return eachNumber("/proc", f) }
+
+// eachNumber calls f with the names in a directory that are numbers.
+func eachNumber(path string, f func(number int)) error {
+	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: "/proc", Err: err}
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(dir)
 	var buf [1024]byte
@@ -88,15 +97,15 @@ func eachProcess(f func(pid int)) error {
 			continue
 		}
 		if err != nil {
-			return &os.PathError{Op: "read", Path: "/proc", Err: err}
+			return &os.PathError{Op: "read", Path: path, Err: err}
 		}
 		if n == 0 {
 			return nil
 		}
 		_, _, names = unix.ParseDirent(buf[:n], -1, names[:0])
 		for _, name := range names {
-			if pid, err := strconv.Atoi(name); err == nil {
-				f(pid)
+			if number, err := strconv.Atoi(name); err == nil {
+				f(number)
 			}
 		}
 	}
@@ -105,54 +114,36 @@ func eachProcess(f func(pid int)) error {
 // childrenOf returns the children of a process, zombies included. ok is false
 // when the kernel does not tell.
 func childrenOf(pid int) (children []int, ok bool) {
-	dir, err := os.Open("/proc/" + strconv.Itoa(pid) + "/task")
-	if err != nil {
-		return nil, false
-	}
-	tasks, err := dir.Readdirnames(-1)
-	_ = dir.Close()
-	if err != nil {
-		return nil, false
-	}
-	buf, pooled := chunks.Get().(*[chunk]byte)
-	if !pooled {
-		return nil, false
-	}
-	defer chunks.Put(buf)
-	for _, task := range tasks {
-		b, err := readChildren(pid, task, buf[:])
+	err := eachNumber("/proc/"+strconv.Itoa(pid)+"/task", func(thread int) {
+		some, told := childrenOfThreads(pid, thread)
+		children = append(children, some...)
+		ok = ok || told
+	})
+	return children, ok && err == nil
+}
+
+// childrenOfThreads is childrenOf a process for some of its threads. One that has
+// ended has passed its children to another.
+func childrenOfThreads(pid int, threads ...int) (children []int, ok bool) {
+	var room [1024]byte
+	buf := room[:]
+	for _, thread := range threads {
+		b, err := readChildren("/proc/"+strconv.Itoa(pid)+"/task/"+strconv.Itoa(thread)+"/children", buf)
 		if err != nil {
-			continue // the thread has ended, and its children went to another
+			continue
 		}
 		ok = true
-		children = appendNumbers(children, b)
-	}
-	return children, ok
-}
-
-// childrenOfThreads is childrenOf a process for some of its threads.
-func childrenOfThreads(pid int, threads ...int) (children []int, ok bool) {
-	var buf [4096]byte
-	for _, thread := range threads {
-		if b, err := readChildren(pid, strconv.Itoa(thread), buf[:]); err == nil {
-			ok = true
-			children = appendNumbers(children, b)
+		for field := range bytes.FieldsSeq(b) {
+			if child, err := strconv.Atoi(string(field)); err == nil {
+				children = append(children, child)
+			}
 		}
 	}
 	return children, ok
 }
 
-func appendNumbers(list []int, text []byte) []int {
-	for field := range bytes.FieldsSeq(text) {
-		if number, err := strconv.Atoi(string(field)); err == nil {
-			list = append(list, number)
-		}
-	}
-	return list
-}
-
-func readChildren(pid int, task string, buf []byte) ([]byte, error) {
-	f, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/task/"+task+"/children", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func readChildren(path string, buf []byte) ([]byte, error) {
+	f, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}

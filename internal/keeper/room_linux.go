@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -106,41 +108,64 @@ func leaveRoom(pid int, room uint64) {
 
 // expendable is how much sooner than locald the kernel ends a service for want
 // of memory, of a thousand.
-const expendable = 300
+const expendable, mostExpendable = 300, 1000
 
 // scores deals the oom_score_adj of services, which they inherit from this
 // process while it forks.
 type scores struct {
+	file          int // -1 where it cannot be changed
 	own, services string
 }
 
 func newScores() scores {
-	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	const path = "/proc/self/oom_score_adj"
+	b, err := os.ReadFile(path)
 	own, bad := strconv.Atoi(string(bytes.TrimSpace(b)))
-	if err != nil || bad != nil {
-		return scores{}
+	if err != nil || bad != nil || own >= mostExpendable {
+		return scores{file: -1}
 	}
-	return scores{own: strconv.Itoa(own), services: strconv.Itoa(min(own+expendable, 1000))}
+	file, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return scores{file: -1}
+	}
+	return scores{file: file, own: strconv.Itoa(own), services: strconv.Itoa(min(own+expendable, mostExpendable))}
 }
 
 // lend gives this process the score of services until done is called.
 func (s scores) lend() (done func()) {
-	const score = "/proc/self/oom_score_adj"
-	if s.own == s.services || writeExisting(score, s.services) != nil {
+	if s.file < 0 || !s.set(s.services) {
 		return func() {}
 	}
 	// Back to what it was is allowed to everybody.
-	return func() { _ = writeExisting(score, s.own) }
+	return func() { s.set(s.own) }
 }
 
-// oomKills counts the processes that the kernel has ended for want of memory,
-// of the whole machine.
-func oomKills() uint64 {
-	b, err := os.ReadFile("/proc/vmstat")
-	if err != nil {
-		return 0
+func (s scores) set(score string) bool {
+	_, err := unix.Pwrite(s.file, []byte(score), 0)
+	return err == nil
+}
+
+// oomKills counts the processes that the kernel has ended for want of memory, of
+// the whole machine. To read that takes as long as half a fork.
+type oomKills struct {
+	mu    sync.Mutex
+	count uint64
+	read  time.Time
+}
+
+func (o *oomKills) now() uint64 { return o.within(0) }
+
+// lately is the count of a moment ago, which runs that begin together share.
+func (o *oomKills) lately() uint64 { return o.within(100 * time.Millisecond) }
+
+func (o *oomKills) within(age time.Duration) uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if now := time.Now(); now.Sub(o.read) >= age {
+		var buf [16 << 10]byte
+		o.count, o.read = counter(readFile("/proc/vmstat", buf[:]), "oom_kill"), now
 	}
-	return counter(b, "oom_kill")
+	return o.count
 }
 
 // counter reads one of the counters that stand each behind its name in a line
@@ -159,7 +184,7 @@ func counter(b []byte, name string) uint64 {
 // memory: "yes" when the run's group counts it, "probably" when the machine
 // has counted one since the run began. "part" is for something that the main
 // process had started. A run with limits ends as what it started did.
-func (r *run) memoryKill(status unix.WaitStatus) string {
+func (r *run) memoryKill(status unix.WaitStatus, kills *oomKills) string {
 	killed := status.Signaled() && status.Signal() == unix.SIGKILL
 	switch {
 	case r.exit.Forced:
@@ -180,7 +205,7 @@ func (r *run) memoryKill(status unix.WaitStatus) string {
 			return ""
 		}
 	}
-	if oomKills() > r.oom {
+	if kills.now() > r.oom {
 		return "probably"
 	}
 	return ""
