@@ -595,12 +595,17 @@ func (h *host) sweepRest() (left bool) {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 		h.mu.Unlock()
-		if len(children) == 0 {
+		if len(children) == 0 && childless() {
 			return false
 		}
 		h.pause(5 * time.Millisecond)
 	}
 	return true
+}
+
+// childless reports whether this process has no child of any kind, ended or not.
+func childless() bool {
+	return unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil) == unix.ECHILD
 }
 
 func (h *host) stopChild(s *stopRequest) []Survivor {

@@ -179,6 +179,18 @@ func (k *Keeper) Owner() string { return k.owner }
 // left is then found by Find.
 func (k *Keeper) Lost() <-chan struct{} { return k.lost }
 
+// Clean reports whether the keeper has ended by itself after it had seen that
+// nothing is left of any of its runs. As long as it lived, whatever they started
+// was below it, so there is nothing to look for anywhere else.
+func (k *Keeper) Clean() bool {
+	select {
+	case <-k.lost:
+		return k.clean
+	default:
+		return false
+	}
+}
+
 // listen distributes answers until the connection ends, and then waits for the
 // end of the process, so that Lost means both.
 func (k *Keeper) listen(ended <-chan bool) {
