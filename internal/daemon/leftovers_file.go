@@ -116,14 +116,19 @@ func (s *search) projectFiles(p state.SeenProject) {
 
 // elsewhere adds the sockets of a service.
 func (s *search) elsewhere(p state.SeenProject, name string) {
-	t := thing{project: p.ID, Thing: ipc.Thing{State: s.here(ipc.ThingLeft), Service: name, Detail: "notification socket of a daemon that is gone"}}
-	if s.live.daemon != 0 {
-		t.Detail = "notification socket"
-	}
+	t := thing{project: p.ID, Thing: s.notification()}
+	t.Service = name
 	s.file(t, state.Store{Dir: s.places.Dir}.Notify(p.ID, name))
 	t.State, t.Detail = s.of(p.ID, name, ipc.ThingLeft), "socket of a database that was being made"
 	t.Remedy = "rm -r " + quoted(postgres.InitSockets(state.Store{Dir: s.places.Dir}.Data(p.ID, name)))
 	s.file(t, postgres.InitSockets(state.Store{Dir: s.places.Dir}.Data(p.ID, name)))
+}
+
+func (s *search) notification() ipc.Thing {
+	if s.live.daemon != 0 {
+		return ipc.Thing{State: s.here(ipc.ThingLeft), Detail: "notification socket"}
+	}
+	return ipc.Thing{State: s.here(ipc.ThingLeft), Detail: "notification socket of a daemon that is gone"}
 }
 
 // daemonFiles adds what a daemon has outside the files of its projects.
@@ -141,6 +146,7 @@ func (s *search) daemonFiles() {
 		pid.Detail = "PID file"
 	}
 	s.file(pid, s.places.PIDFile)
+	s.file(thing{Thing: s.notification()}, state.Store{Dir: s.places.Dir}.NotifyNobody())
 	for _, path := range []string{s.places.Log, s.places.Log + ".1"} {
 		s.file(thing{Thing: ipc.Thing{State: s.here(ipc.ThingKept), Detail: "the daemon's log"}}, path)
 	}

@@ -39,8 +39,11 @@ func (d *Daemon) load() {
 // dropSockets removes the notification sockets that a daemon has left that was
 // killed: only those of services that start again are made anew.
 func (d *Daemon) dropSockets(r state.Project) {
+	paths := []string{d.store.NotifyNobody()}
 	for name := range r.Wants {
-		path := d.store.Notify(r.ID, name)
+		paths = append(paths, d.store.Notify(r.ID, name))
+	}
+	for _, path := range paths {
 		info, err := os.Lstat(path)
 		if err != nil || info.Mode()&fs.ModeSocket == 0 || !own(info) {
 			continue

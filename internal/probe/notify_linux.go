@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +18,9 @@ import (
 // what a process of an earlier run sent last could not be told from what the
 // present one says.
 type NotifySocket struct {
-	conn *net.UnixConn
-	path string
+	conn    *net.UnixConn
+	path    string
+	discard sync.Once
 }
 
 // ListenNotify opens a socket at path, which must not exist, for the user
@@ -54,6 +56,14 @@ func (s *NotifySocket) Close() error {
 		err = errors.Join(err, e)
 	}
 	return err
+}
+
+// Discard begins to take in what is said without hearing it, until Close: a
+// sender would wait for room.
+func (s *NotifySocket) Discard() {
+	s.discard.Do(func() {
+		go func() { _ = s.receive(context.Background(), func(message) {}) }() // it ends with Close
+	})
 }
 
 // receive calls each for every message until ctx ends.

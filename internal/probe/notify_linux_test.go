@@ -56,6 +56,34 @@ func notifySocket(t *testing.T) *NotifySocket {
 	return s
 }
 
+// Whoever says something that nobody waits for need not wait either.
+func TestDiscard(t *testing.T) {
+	t.Parallel()
+	s := notifySocket(t)
+	s.Discard()
+	s.Discard()
+	held, other, err := os.Pipe() // what comes with BARRIER=1, which waits until it is closed
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	for range 5000 { // more than a socket may hold
+		if err := send(s.Path(), "STATUS=working", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := send(s.Path(), "BARRIER=1", []int{int(other.Fd())}); err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	if err := held.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := held.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the barrier is held: %v", err)
+	}
+}
+
 // watch runs the check until the test ends, and returns what it finds.
 func watch(t *testing.T, s *NotifySocket, in *instance) <-chan Finding {
 	t.Helper()

@@ -13,6 +13,9 @@ func ListenNotify(string) (*NotifySocket, error) { return nil, ErrUnsupported }
 // Path is empty.
 func (s *NotifySocket) Path() string { return "" }
 
+// Discard does nothing.
+func (s *NotifySocket) Discard() {}
+
 // Close does nothing.
 func (s *NotifySocket) Close() error { return nil }
 

@@ -228,6 +228,9 @@ func (s *service) listensTo() error {
 	if s.contained() || s.conf.Type == config.TypePostgres {
 		return nil
 	}
-	_, err := s.project.machine.notifySocket(s.notify())
+	socket, err := s.project.machine.notifySocket(s.notify())
+	if err == nil && !s.notifies() {
+		socket.Discard()
+	}
 	return err
 }

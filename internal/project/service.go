@@ -468,7 +468,13 @@ func (s *service) written() map[string]string {
 	return vars
 }
 
+// notifies reports whether the service is ready when it says so.
+func (s *service) notifies() bool { return s.conf.Health.Written && s.conf.Health.Notify }
+
 // notify is the path of the service's notification socket.
 func (s *service) notify() string {
+	if !s.notifies() {
+		return s.project.machine.Store.NotifyNobody()
+	}
 	return s.project.machine.Store.Notify(s.project.id, s.conf.Name)
 }

@@ -322,6 +322,10 @@ func (s Store) Notify(project, service string) string {
 	return Short(filepath.Join(s.Dir, "notify", project+"-"+service))
 }
 
+// NotifyNobody is the path of the socket for what services notify that nobody
+// waits for.
+func (s Store) NotifyNobody() string { return Short(filepath.Join(s.Dir, "notify", "nobody")) }
+
 // Projects reads what is recorded of every project. What cannot be read is
 // named in problems and put aside where it is damaged; it is left out when there
 // is no copy before it.
