@@ -3,8 +3,10 @@ package keeper
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,7 +20,7 @@ import (
 type identity struct {
 	PID   int    `json:"pid"`
 	Inode uint64 `json:"inode,omitempty"`
-	Start uint64 `json:"start"` // ticks
+	Start uint64 `json:"start,omitempty"` // ticks; 0 where the inode is enough
 }
 
 func identify(m *member) (id identity, ok bool) {
@@ -207,18 +209,26 @@ func (l *ledger) wrote(r *run, at time.Time) {
 type ledger struct {
 	host *host
 	path string
-	wake chan struct{}
+	wake chan struct{} // holds a token when the next look is nearer than it was
 
-	mu      sync.Mutex
-	stirred map[*run]bool
+	mu   sync.Mutex
+	due  map[*run]attention // nil is for what has lost its parent, whose it may be
+	next time.Time          // of the next look; zero is none
 
 	record record
-	known  map[*run][]identity
+	known  map[*run][]identity // by PID
+	inodes bool                // pidfds have some
 	failed bool
 }
 
+// attention is when a run is looked at next.
+type attention struct {
+	at   time.Time
+	step int // of looks
+}
+
 func (h *host) openLedger(dir, name string) *ledger {
-	l := &ledger{host: h, path: filepath.Join(dir, recordPrefix+name+recordSuffix), wake: make(chan struct{}, 1), stirred: map[*run]bool{}, known: map[*run][]identity{}}
+	l := &ledger{host: h, path: filepath.Join(dir, recordPrefix+name+recordSuffix), wake: make(chan struct{}, 1), due: map[*run]attention{}, known: map[*run][]identity{}}
 	boot, err := Boot()
 	self := pin(os.Getpid())
 	defer self.close()
@@ -226,7 +236,7 @@ func (h *host) openLedger(dir, name string) *ledger {
 	if err != nil || !ok {
 		return nil
 	}
-	l.record = record{Boot: boot, Owner: h.owner, Keeper: id}
+	l.record, l.inodes = record{Boot: boot, Owner: h.owner, Keeper: id}, id.Inode != 0
 	if h.groups != nil {
 		l.record.Group = &groupRecord{Dir: h.groups.dir, Inode: h.groups.inode}
 	}
@@ -244,14 +254,19 @@ func (l *ledger) stir(r *run) {
 	if l == nil {
 		return
 	}
-	if r != nil {
-		l.mu.Lock()
-		l.stirred[r] = true
-		l.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if a, waits := l.due[r]; waits && a.step == 0 {
+		return
 	}
-	select {
-	case l.wake <- struct{}{}:
-	default:
+	at := time.Now().Add(looks[0])
+	l.due[r] = attention{at: at}
+	if l.next.IsZero() || at.Before(l.next) {
+		l.next = at
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -259,62 +274,75 @@ func (l *ledger) stir(r *run) {
 func (l *ledger) keep(quit <-chan struct{}) {
 	timer := time.NewTimer(0)
 	<-timer.C
-	step := len(looks)
 	for {
 		select {
 		case <-l.wake:
-			if step != 0 {
-				step = 0
-				timer.Reset(looks[0])
-			}
 		case <-timer.C:
-			step++
-			l.look(step == len(looks))
-			if step < len(looks) {
-				timer.Reset(looks[step] - looks[step-1])
-			}
+			l.look(l.take(time.Now()))
 		case <-quit:
 			return
 		}
+		l.mu.Lock()
+		if !l.next.IsZero() {
+			timer.Reset(time.Until(l.next))
+		}
+		l.mu.Unlock()
 	}
 }
 
-// look writes down what is there of the runs that were stirred. The last of
-// several looks forgets which these were.
-func (l *ledger) look(last bool) {
+// take returns the runs that are due, and decides when the next look is: those
+// that come due one after another are looked at together.
+func (l *ledger) take(now time.Time) map[*run]bool {
 	l.mu.Lock()
-	stirred := make(map[*run]bool, len(l.stirred))
-	for r := range l.stirred {
-		stirred[r] = true
-	}
-	if last {
-		clear(l.stirred)
-	}
-	l.mu.Unlock()
-	s := &sweep{members: map[int]*member{}}
-	defer s.close()
-	whose := l.host.family(s, stirred)
-	found := map[*run][]identity{}
-	for pid, r := range whose {
-		if id, ok := identify(s.members[pid]); ok {
-			found[r] = append(found[r], id)
+	defer l.mu.Unlock()
+	taken := map[*run]bool{}
+	l.next = time.Time{}
+	for r, a := range l.due {
+		if !a.at.After(now) {
+			taken[r] = true
+			a.step++
+			if a.step == len(looks) {
+				delete(l.due, r)
+				continue
+			}
+			a.at = a.at.Add(looks[a.step] - looks[a.step-1])
+			l.due[r] = a
+		}
+		if l.next.IsZero() || a.at.Before(l.next) {
+			l.next = a.at
 		}
 	}
+	if soonest := now.Add(looks[0]); !l.next.IsZero() && l.next.Before(soonest) {
+		l.next = soonest
+	}
+	return taken
+}
+
+// look writes down what is there of the runs that are due.
+func (l *ledger) look(due map[*run]bool) {
+	found := l.family(due)
 	l.host.mu.Lock()
-	alive := make(map[*run]bool, len(l.host.runs))
+	there := make(map[*run]bool, len(l.host.runs))
 	for _, r := range l.host.runs {
-		alive[r] = true
+		there[r] = true
 	}
 	l.host.mu.Unlock()
+	changed := l.failed
 	for r := range l.known {
-		if !alive[r] {
+		if !there[r] {
 			delete(l.known, r)
+			changed = true
 		}
 	}
 	for r, ids := range found {
-		if alive[r] {
+		slices.SortFunc(ids, func(a, b identity) int { return a.PID - b.PID })
+		if there[r] && !slices.Equal(l.known[r], ids) {
 			l.known[r] = ids
+			changed = true
 		}
+	}
+	if !changed {
+		return
 	}
 	l.record.Runs = l.record.Runs[:0]
 	for r, ids := range l.known {
@@ -343,39 +371,86 @@ func (l *ledger) close(left bool) error {
 	return err
 }
 
-// family pins the processes of the runs, and whatever lost its parent with
-// what is below that, and tells whose each is.
-func (h *host) family(s *sweep, runs map[*run]bool) map[int]*run {
-	whose := map[int]*run{}
-	var parents []int
-	h.mu.Lock()
-	for _, r := range h.runs {
-		if runs[r] && !r.reaped {
-			whose[r.pid] = r
+// family names the processes of the runs, and whatever lost its parent with what
+// is below that. A run of which something has lost its parent is due.
+func (l *ledger) family(due map[*run]bool) map[*run][]identity {
+	s := &sweep{members: map[int]*member{}}
+	defer s.close()
+	whose := l.roots(due, s)
+	found := make(map[*run][]identity, len(due))
+	for parents := slices.Collect(maps.Keys(whose)); len(parents) > 0; parents = parents[1:] {
+		pid := parents[0]
+		r := whose[pid]
+		if pid == r.pid {
+			found[r] = append(found[r], r.self)
+		} else if id, ok := identify(s.members[pid]); ok {
+			found[r] = append(found[r], id)
+		}
+		if children, _ := childrenOf(pid); len(children) == 0 || !l.hold(s, r, pid) {
+			continue
+		}
+		for _, child := range s.addChildren(pid) {
+			if whose[child] == nil {
+				whose[child] = r
+				parents = append(parents, child)
+			}
 		}
 	}
-	for _, pid := range h.adopted() {
-		for _, r := range h.runs {
-			if h.belongs(r, pid) {
-				whose[pid] = r
+	return found
+}
+
+// roots are the main processes of the runs that are due, and what has lost its
+// parent, which it pins.
+func (l *ledger) roots(due map[*run]bool, s *sweep) map[int]*run {
+	l.host.mu.Lock()
+	defer l.host.mu.Unlock()
+	whose := map[int]*run{}
+	for _, pid := range l.host.adopted() {
+		for _, r := range l.host.runs {
+			if l.host.belongs(r, pid) {
+				whose[pid], due[r], s.members[pid] = r, true, pin(pid)
 				break
 			}
 		}
 	}
-	for pid := range whose {
-		s.add(pid)
-		parents = append(parents, pid)
-	}
-	h.mu.Unlock()
-	for len(parents) > 0 {
-		parent := parents[0]
-		parents = parents[1:]
-		for _, pid := range s.addChildren(parent) {
-			if whose[pid] == nil {
-				whose[pid] = whose[parent]
-				parents = append(parents, pid)
-			}
+	for pid, r := range l.host.mains {
+		if !due[r] {
+			continue
+		}
+		if r.self.PID == 0 {
+			main := pin(pid)
+			r.self, _ = l.identifyMain(main)
+			main.close()
+		}
+		if r.self.PID != 0 {
+			whose[pid] = r
 		}
 	}
 	return whose
+}
+
+// hold pins a process that has children, if it is not: a main process is not
+// pinned just to be named.
+func (l *ledger) hold(s *sweep, r *run, pid int) bool {
+	if s.members[pid] != nil {
+		return true
+	}
+	l.host.mu.Lock()
+	defer l.host.mu.Unlock()
+	if l.host.mains[pid] != r {
+		return false
+	}
+	s.members[pid] = pin(pid)
+	return true
+}
+
+// identifyMain is identify for a child of ours that is not reaped: where its
+// pidfd has an inode, that is enough.
+func (l *ledger) identifyMain(m *member) (identity, bool) {
+	if !l.inodes || m.pidfd < 0 {
+		return identify(m)
+	}
+	var st unix.Stat_t
+	err := unix.Fstat(m.pidfd, &st)
+	return identity{PID: m.pid, Inode: st.Ino}, err == nil
 }

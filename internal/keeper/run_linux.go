@@ -28,6 +28,7 @@ type run struct {
 	log     string
 	number  int
 	streams []*stream
+	self    identity     // of the main process, once the ledger has it
 	group   *runGroup    // nil where there is none
 	bounds  *bounds      // nil without limits
 	wrote   atomic.Int64 // when output last had the ledger look, ns
