@@ -46,11 +46,11 @@ func BenchmarkFrame(b *testing.B) {
 	run := &runRequest{Run: "p/web#1", Number: 1, Argv: []byte("sleep\x0060"), Dir: []byte("/"), Env: []byte(strings.Join(benchEnv(), "\x00")), Log: []byte("/log")}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := ends[0].Send(request{ID: 1, Run: run}); err != nil {
+		if err := sendRequest(ends[0], request{ID: 1, Run: run}); err != nil {
 			b.Fatal(err)
 		}
 		var asked request
-		if err := ends[1].Receive(&asked); err != nil {
+		if err := receiveRequest(ends[1], &asked); err != nil {
 			b.Fatal(err)
 		}
 		if err := ends[1].Send(answer{ID: asked.ID, PID: 42}); err != nil {

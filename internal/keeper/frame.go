@@ -1,6 +1,13 @@
 package keeper
 
-import "time"
+import (
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/locald/locald/internal/wire"
+)
 
 // request is what the daemon asks. Exactly one of the pointers is set, or none
 // for a farewell. Text that may not be UTF-8 travels as bytes.
@@ -13,7 +20,8 @@ type request struct {
 	Flush  *flushRequest  `json:"flush,omitempty"`
 	Note   *noteRequest   `json:"note,omitempty"`
 	Keep   *keepRequest   `json:"keep,omitempty"`
-	Files  int            `json:"files,omitempty"` // descriptors that come with the frame
+	Files  int            `json:"files,omitempty"`  // descriptors that come with the frame
+	Behind int            `json:"behind,omitempty"` // bytes that come behind it
 }
 
 type openRequest struct {
@@ -26,9 +34,10 @@ type openRequest struct {
 type runRequest struct {
 	Run          string        `json:"run"`
 	Number       int           `json:"number"`
-	Argv         []byte        `json:"argv"` // separated by NUL
+	Argv         []byte        `json:"-"`     // separated by NUL; comes behind the frame
+	Words        int           `json:"words"` // bytes of Argv
+	Env          []byte        `json:"-"`     // separated by NUL; comes behind Argv
 	Dir          []byte        `json:"dir"`
-	Env          []byte        `json:"env"` // separated by NUL
 	Log          []byte        `json:"log"`
 	Signal       int           `json:"signal"`
 	Grace        time.Duration `json:"grace"`
@@ -81,4 +90,31 @@ type answer struct {
 type storeNews struct {
 	Log   []byte `json:"log"`
 	Cause string `json:"cause,omitempty"`
+}
+
+// sendRequest sends the arguments and the environment of a run as they are,
+// behind the frame: they are most of what a run takes to say.
+func sendRequest(w *wire.Conn, r request, files ...*os.File) error {
+	var behind []byte
+	if r.Run != nil {
+		behind = slices.Concat(r.Run.Argv, r.Run.Env)
+		r.Run.Words, r.Behind = len(r.Run.Argv), len(behind)
+	}
+	return w.SendWith(r, behind, files...)
+}
+
+// receiveRequest is the other end of sendRequest.
+func receiveRequest(w *wire.Conn, r *request) error {
+	if err := w.Receive(r); err != nil {
+		return err
+	}
+	behind, err := w.Behind(r.Behind)
+	if err != nil || r.Run == nil {
+		return err
+	}
+	if r.Run.Words < 0 || r.Run.Words > len(behind) {
+		return fmt.Errorf("request %d: %d bytes of arguments in %d", r.ID, r.Run.Words, len(behind))
+	}
+	r.Run.Argv, r.Run.Env = behind[:r.Run.Words], behind[r.Run.Words:]
+	return nil
 }

@@ -219,7 +219,7 @@ func swallow(drop <-chan os.Signal, quit <-chan struct{}) {
 func (h *host) listen() error {
 	for {
 		var r request
-		if err := h.wire.Receive(&r); err != nil {
+		if err := receiveRequest(h.wire, &r); err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ECONNRESET) {
 				return nil
 			}

@@ -248,7 +248,7 @@ func (k *Keeper) begin(r request, c *Child, files ...*os.File) (uint64, <-chan a
 		k.children[r.ID] = c
 	}
 	k.mu.Unlock()
-	if err := k.wire.Send(r, files...); err != nil {
+	if err := sendRequest(k.wire, r, files...); err != nil {
 		k.forget(r.ID)
 		return 0, nil, fmt.Errorf("%w: %w", ErrLost, err)
 	}

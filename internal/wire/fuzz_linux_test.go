@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -13,9 +14,10 @@ import (
 
 // message is one as rooms send them.
 type message struct {
-	ID    uint64 `json:"id"`
-	Text  string `json:"text,omitempty"`
-	Files int    `json:"files,omitempty"`
+	ID     uint64 `json:"id"`
+	Text   string `json:"text,omitempty"`
+	Files  int    `json:"files,omitempty"`
+	Behind int    `json:"behind,omitempty"`
 }
 
 // FuzzFrame sends bytes to one end. What comes out is
@@ -31,6 +33,8 @@ func FuzzFrame(f *testing.F) {
 	}
 	f.Add(frame(message{ID: 1, Text: "stop"}))
 	f.Add(append(frame(message{ID: 1}), frame(message{ID: 2, Files: 1 << 30, Text: "\xff"})...))
+	f.Add(append(frame(message{ID: 3, Behind: 4}), "tail"...))
+	f.Add(append(frame(message{ID: 3, Behind: 5}), "tail"...))
 	f.Add([]byte{0, 0, 0, 0})
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, '{'})
 	f.Add([]byte{2, 0, 0, 0, '{', '}'}) // a length that is allowed, and no such frame
@@ -71,6 +75,14 @@ func FuzzFrame(f *testing.F) {
 			if err != nil {
 				return // whoever serves hangs up
 			}
+			behind, err := w.Behind(got.Behind)
+			if err != nil {
+				return
+			}
+			if !bytes.Equal(behind, rest[size:size+got.Behind]) {
+				t.Fatalf("%q comes behind the frame, not %q", rest[size:], behind)
+			}
+			size += got.Behind
 			rest, taken = rest[size:], taken+size
 		}
 	})

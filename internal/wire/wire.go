@@ -6,6 +6,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -44,16 +45,20 @@ func (c *Conn) Close() error { return c.conn.Close() }
 func (c *Conn) CloseWrite() error { return c.conn.CloseWrite() }
 
 // Send sends v, and with it copies of the descriptors of files.
-func (c *Conn) Send(v any, files ...*os.File) error {
+func (c *Conn) Send(v any, files ...*os.File) error { return c.SendWith(v, nil, files...) }
+
+// SendWith is Send with bytes behind the frame, for which the other end has to
+// ask: v says how many they are.
+func (c *Conn) SendWith(v any, behind []byte, files ...*os.File) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	if len(body) > Max {
-		return fmt.Errorf("frame of %d bytes: at most %d", len(body), Max)
+	if n := len(body) + len(behind); n > Max {
+		return fmt.Errorf("frame of %d bytes: at most %d", n, Max)
 	}
-	frame := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body)))
-	frame = append(frame, body...)
+	frame := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)+len(behind)), uint32(len(body)))
+	frame = append(append(frame, body...), behind...)
 	var rights []byte
 	if len(files) > 0 {
 		fds := make([]int, len(files))
@@ -84,11 +89,29 @@ func (c *Conn) Receive(v any) error {
 	}
 	size := 4 + int(binary.BigEndian.Uint32(c.in))
 	err := json.Unmarshal(c.in[4:size], v)
-	c.in = c.in[size:]
-	if len(c.in) == 0 {
+	c.drop(size)
+	return err
+}
+
+// Behind returns the n bytes that came behind the frame that was received last.
+func (c *Conn) Behind(n int) ([]byte, error) {
+	if n < 0 || n > Max {
+		return nil, fmt.Errorf("%d bytes behind a frame: at most %d", n, Max)
+	}
+	for len(c.in) < n {
+		if err := c.fill(); err != nil {
+			return nil, err
+		}
+	}
+	b := bytes.Clone(c.in[:n])
+	c.drop(n)
+	return b, nil
+}
+
+func (c *Conn) drop(n int) {
+	if c.in = c.in[n:]; len(c.in) == 0 {
 		c.in = nil
 	}
-	return err
 }
 
 func (c *Conn) fill() error {
