@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -279,6 +280,12 @@ func (l *ledger) keep(quit <-chan struct{}) {
 		case <-l.wake:
 		case <-timer.C:
 			l.look(l.take(time.Now()))
+			l.mu.Lock()
+			quiet := l.next.IsZero()
+			l.mu.Unlock()
+			if quiet {
+				debug.FreeOSMemory() // what starts and stops have taken
+			}
 		case <-quit:
 			return
 		}
