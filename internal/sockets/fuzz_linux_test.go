@@ -44,7 +44,7 @@ func FuzzDiagnosis(f *testing.F) {
 	socket := make([]byte, diagMessageSize)
 	socket[0], socket[1] = unix.AF_INET, stateListen
 	copy(socket[4:], []byte{0x1f, 0x90})
-	one := message(unix.SOCK_DIAG_BY_FAMILY, socket)
+	one := message(getSockets, socket)
 	f.Add(append(one, message(unix.NLMSG_DONE, nil)...))
 	f.Add(message(unix.NLMSG_ERROR, []byte{0xff, 0xff, 0xff, 0xff}))
 	f.Add(message(unix.NLMSG_ERROR, nil))
