@@ -56,12 +56,12 @@ func changes(report func(Finding)) func(Finding) {
 }
 
 // The pace of probing before an instance is ready: what it waits grows with
-// what it has waited, so that it is late by a fiftieth at most, but a probe
+// what it has waited, so that it is late by a hundredth at most, but a probe
 // that takes long is not busy for more than half of the time.
 const (
 	fastest = time.Millisecond
 	slowest = time.Second
-	late    = 50
+	late    = 100
 )
 
 // pace is the pause after a probe that took so long, waited after the first.

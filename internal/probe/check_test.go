@@ -96,7 +96,7 @@ func TestAliveIsReadyAtOnce(t *testing.T) {
 	expect(t, run(t, Alive{}, listening(), ready), Finding{Ready: true})
 }
 
-func TestListenIsReadyWithinAFiftiethOfTheWait(t *testing.T) {
+func TestListenIsReadyWithinAHundredthOfTheWait(t *testing.T) {
 	t.Parallel()
 	for _, after := range []time.Duration{0, 3 * time.Millisecond, 100 * time.Millisecond, 4 * time.Second, time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
@@ -110,10 +110,10 @@ func TestListenIsReadyWithinAFiftiethOfTheWait(t *testing.T) {
 			}}
 			got := run(t, Listen{Port: 1}, in, ready)
 			end := got[len(got)-1]
-			if !end.Ready || end.at > after+max(after/50, time.Millisecond) {
+			if !end.Ready || end.at > after+max(after/100, time.Millisecond) {
 				t.Errorf("listens after %v, found ready after %v", after, end.at)
 			}
-			if asked > 420 {
+			if asked > 800 {
 				t.Errorf("asked %d times in %v", asked, after)
 			}
 		})
