@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -26,6 +27,55 @@ var (
 // connection of its own. Methods may be called concurrently.
 type Client struct {
 	Socket string
+
+	// Doubt, unless nil, is asked when nothing has come of an answer for a
+	// second, since a daemon that hangs keeps its socket. Its error ends the
+	// call; nil goes on to wait.
+	Doubt func(ctx context.Context) error
+
+	// Revive, unless nil, is asked for a client of another daemon when the one
+	// that was called has ended without a word. The call is made there again,
+	// once. A daemon that hangs up and lives on is not asked again.
+	Revive func(ctx context.Context) (*Client, error)
+
+	mu   sync.Mutex
+	idle *link // for the next call
+}
+
+// doubtAfter is how long a daemon may be silent until Doubt is asked.
+const doubtAfter = time.Second
+
+// link is a connection to a daemon.
+type link struct {
+	conn *net.UnixConn
+	pid  int // of the daemon
+	made time.Time
+}
+
+// Open is a client of the daemon that listens at a socket, connected for its
+// first call. The errors are those of Dial.
+func Open(ctx context.Context, socket string) (*Client, error) {
+	l, err := dial(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{Socket: socket, idle: l}, nil
+}
+
+// link is the connection that Open made, or a new one: a daemon does not wait
+// for ever for a request.
+func (c *Client) link(ctx context.Context) (*link, error) {
+	c.mu.Lock()
+	l := c.idle
+	c.idle = nil
+	c.mu.Unlock()
+	if l != nil && time.Since(l.made) < RequestTimeout/2 {
+		return l, nil
+	}
+	if l != nil {
+		l.conn.Close()
+	}
+	return dial(ctx, c.Socket)
 }
 
 // Dial connects to the socket, after making sure that both the socket and
@@ -33,6 +83,14 @@ type Client struct {
 // It returns ErrNoDaemon when nobody listens, and an *Error when the path is
 // held by something or somebody else.
 func Dial(ctx context.Context, socket string) (*net.UnixConn, error) {
+	l, err := dial(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	return l.conn, nil
+}
+
+func dial(ctx context.Context, socket string) (*link, error) {
 	if err := ownSocket(socket); err != nil {
 		return nil, err
 	}
@@ -40,7 +98,7 @@ func Dial(ctx context.Context, socket string) (*net.UnixConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	uid, _, err := peer(conn)
+	uid, pid, err := peer(conn)
 	if err == nil && uid != os.Getuid() {
 		e := unavailable("%s is served by uid %d, not by you (uid %d)", socket, uid, os.Getuid())
 		e.Hint = "rm " + socket
@@ -50,7 +108,7 @@ func Dial(ctx context.Context, socket string) (*net.UnixConn, error) {
 		conn.Close()
 		return nil, err
 	}
-	return conn, nil
+	return &link{conn: conn, pid: pid, made: time.Now()}, nil
 }
 
 // ownSocket checks what stands at the path without following links.
@@ -92,25 +150,24 @@ func kindOf(mode fs.FileMode) string {
 // connect waits while the listener's queue is full: the kernel answers that
 // with an error at once.
 func connect(ctx context.Context, socket string) (*net.UnixConn, error) {
-	limited, cancel := context.WithTimeout(ctx, RequestTimeout)
-	defer cancel()
+	limit := time.Now().Add(RequestTimeout)
 	for wait := time.Millisecond; ; wait *= 2 {
-		conn, err := (&net.Dialer{}).DialContext(limited, "unix", socket)
+		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"}) // it never waits
 		switch {
 		case err == nil:
-			return conn.(*net.UnixConn), nil
+			return conn, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err() // the caller's own end says nothing of the socket
 		case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT):
 			return nil, ErrNoDaemon
 		case !errors.Is(err, syscall.EAGAIN):
 			return nil, unavailable("socket %s: %v", socket, err)
+		case time.Now().Add(wait).After(limit):
+			return nil, unavailable("the daemon at %s does not accept connections", socket)
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-limited.Done():
-			return nil, unavailable("the daemon at %s does not accept connections", socket)
 		case <-time.After(wait):
 		}
 	}
@@ -122,13 +179,12 @@ func unavailable(format string, args ...any) *Error {
 
 // PeerPID is the process that listens at the socket.
 func (c *Client) PeerPID(ctx context.Context) (int, error) {
-	conn, err := Dial(ctx, c.Socket)
+	l, err := dial(ctx, c.Socket)
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Close()
-	_, pid, err := peer(conn)
-	return pid, err
+	l.conn.Close()
+	return l.pid, nil
 }
 
 // Call makes a call that answers one value and puts it into result, a pointer.
@@ -159,21 +215,14 @@ func (c *Client) Stream(ctx context.Context, call string, args any) (*Reader, er
 	if len(request) > MaxRequest {
 		return nil, invalid("%s: the request would be %d bytes, and at most %d are allowed", call, len(request), MaxRequest)
 	}
-	conn, err := Dial(ctx, c.Socket)
+	l, err := c.link(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{ctx: ctx, conn: conn, in: bufio.NewReaderSize(conn, 64<<10)}
-	r.stop = context.AfterFunc(ctx, func() { conn.Close() })
-	if err := conn.SetWriteDeadline(time.Now().Add(RequestTimeout)); err != nil {
+	r := &Reader{ctx: ctx, client: c, request: request, in: bufio.NewReaderSize(nil, 64<<10)}
+	if err := r.ask(l); err != nil {
 		r.Close()
-		return nil, r.broken(err)
-	}
-	// A daemon that refuses early has already answered when writing fails, so
-	// the answer is read in any case.
-	if _, err := conn.Write(request); err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-		r.Close()
-		return nil, unavailable("the daemon at %s does not read", c.Socket)
+		return nil, err
 	}
 	return r, nil
 }
@@ -181,13 +230,39 @@ func (c *Client) Stream(ctx context.Context, call string, args any) (*Reader, er
 // Reader reads the values of a stream, one after the other. It is for one
 // goroutine.
 type Reader struct {
-	ctx  context.Context
-	conn *net.UnixConn
-	stop func() bool
-	in   *bufio.Reader
-	long []byte
-	raw  []byte
-	last bool
+	ctx     context.Context
+	client  *Client
+	request []byte
+	link    *link
+	stop    func() bool
+	in      *bufio.Reader
+	long    []byte
+	raw     []byte
+	heard   bool // something of the answer has come, or is known to be on its way
+	revived bool
+	ended   error // why the call cannot go on
+	last    bool
+}
+
+// ask sends the request over a connection.
+func (r *Reader) ask(l *link) error {
+	r.link = l
+	r.in.Reset(l.conn)
+	r.stop = context.AfterFunc(r.ctx, func() { l.conn.Close() })
+	if err := l.conn.SetWriteDeadline(time.Now().Add(RequestTimeout)); err != nil {
+		return r.broken(err)
+	}
+	if r.client.Doubt != nil {
+		if err := l.conn.SetReadDeadline(time.Now().Add(doubtAfter)); err != nil {
+			return r.broken(err)
+		}
+	}
+	// A daemon that refuses early has already answered when writing fails, so
+	// the answer is read in any case.
+	if _, err := l.conn.Write(r.request); err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		return unavailable("the daemon at %s does not read", r.client.Socket)
+	}
+	return nil
 }
 
 // Next puts the next value into v, a pointer. It returns io.EOF after the last
@@ -231,7 +306,7 @@ func (r *Reader) Buffered() bool { return r.in.Buffered() > 0 }
 // Close ends the conversation. Closing twice is closing once.
 func (r *Reader) Close() error {
 	r.stop()
-	return r.conn.Close()
+	return r.link.conn.Close()
 }
 
 // line reads the next line; an error object is returned as an *Error.
@@ -254,21 +329,72 @@ func (r *Reader) line() ([]byte, error) {
 
 func (r *Reader) read() ([]byte, error) {
 	line, err := r.in.ReadSlice('\n')
-	if !errors.Is(err, bufio.ErrBufferFull) {
-		return line, err
+	if err == nil {
+		r.hear()
+		return line, nil
 	}
 	r.long = append(r.long[:0], line...)
-	for errors.Is(err, bufio.ErrBufferFull) {
+	for r.goesOn(err) {
 		line, err = r.in.ReadSlice('\n')
 		r.long = append(r.long, line...)
 	}
 	return r.long, err
 }
 
+// hear ends the doubts.
+func (r *Reader) hear() {
+	if !r.heard && r.client.Doubt != nil {
+		_ = r.link.conn.SetReadDeadline(time.Time{}) // on a closed one the next read says so
+	}
+	r.heard = true
+}
+
+// goesOn reports whether to read on after an error.
+func (r *Reader) goesOn(err error) bool {
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return true
+	case r.heard || r.ctx.Err() != nil:
+		return false
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		r.hear()
+		r.ended = r.client.Doubt(r.ctx)
+		return r.ended == nil
+	case len(r.long) == 0 && !r.revived && r.client.Revive != nil:
+		r.revived = true
+		return r.revive()
+	}
+	return false
+}
+
+// revive makes the call again where another daemon is.
+func (r *Reader) revive() bool {
+	other, err := r.client.Revive(r.ctx)
+	if err != nil {
+		r.ended = err
+		return false
+	}
+	l, err := other.link(r.ctx)
+	if err != nil {
+		r.ended = err
+		return false
+	}
+	if l.pid == r.link.pid {
+		l.conn.Close()
+		return false
+	}
+	r.Close()
+	r.ended = r.ask(l)
+	return r.ended == nil
+}
+
 // broken is what a failed read means to the caller.
 func (r *Reader) broken(err error) error {
 	if ctxErr := r.ctx.Err(); ctxErr != nil {
 		return ctxErr
+	}
+	if r.ended != nil {
+		return r.ended
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return ErrCut

@@ -18,8 +18,9 @@ import (
 
 const otherUser = 4243
 
-// TestMain lets the test binary be a process of another user: one that
-// connects to the socket in IPC_TEST_DIAL, or listens at IPC_TEST_LISTEN.
+// TestMain lets the test binary be another process: one that connects to the
+// socket in IPC_TEST_DIAL, listens at IPC_TEST_LISTEN, or listens at IPC_TEST_DIE
+// and ends when it has read a request.
 func TestMain(m *testing.M) {
 	if socket := os.Getenv("IPC_TEST_DIAL"); socket != "" {
 		conn, err := net.Dial("unix", socket)
@@ -39,6 +40,19 @@ func TestMain(m *testing.M) {
 		}
 		fmt.Println("listening")
 		_ = ipc.Serve(context.Background(), l, nil)
+		os.Exit(0)
+	}
+	if socket := os.Getenv("IPC_TEST_DIE"); socket != "" {
+		l, err := net.Listen("unix", socket)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("listening")
+		conn, err := l.Accept()
+		if err == nil {
+			_, _ = bufio.NewReader(conn).ReadString('\n')
+		}
 		os.Exit(0)
 	}
 	os.Exit(m.Run())

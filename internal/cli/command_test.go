@@ -419,8 +419,8 @@ func TestAnAnswerThatIsCutOffExitsWith125(t *testing.T) {
 func TestADaemonOfAnotherProtocolIsNamed(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, twoServices)
-	b.serve(ipc.Table{ipc.CallPing: ipc.Answer(func(context.Context, ipc.NoArgs) (ipc.Daemon, error) {
-		return ipc.Daemon{}, &ipc.Error{Code: ipc.CodeVersionMismatch, Message: "the daemon speaks protocol 2, this client speaks 1", Hint: "locald server restart"}
+	b.serve(ipc.Table{ipc.CallStatus: ipc.Answer(func(context.Context, ipc.StatusArgs) (ipc.Status, error) {
+		return ipc.Status{}, &ipc.Error{Code: ipc.CodeVersionMismatch, Message: "the daemon speaks protocol 2, this client speaks 1", Hint: "locald server restart"}
 	})})
 	if got := b.run("status"); got.status != 125 || !strings.Contains(got.stderr, "hint: locald server restart") {
 		t.Errorf("got %+v", got)

@@ -49,18 +49,22 @@ func (a *app) connect(ctx context.Context, when starting) (*ipc.Client, error) {
 		}
 		return nil, unavailable(err)
 	}
-	client := &ipc.Client{Socket: places.Socket}
-	if _, err = ping(ctx, client); err == nil {
-		return client, nil
+	client, err := ipc.Open(ctx, places.Socket)
+	if errors.Is(err, ipc.ErrNoDaemon) {
+		if when == startNever || (when == startIfWanted && !state.Wanted(places)) {
+			return nil, err
+		}
+		client, _, err = a.launch(ctx, places)
 	}
-	if !errors.Is(err, ipc.ErrNoDaemon) {
+	if err != nil {
 		return nil, err
 	}
-	if when == startNever || (when == startIfWanted && !state.Wanted(places)) {
-		return nil, ipc.ErrNoDaemon
+	client.Doubt = func(ctx context.Context) error {
+		_, err := ping(ctx, &ipc.Client{Socket: client.Socket})
+		return err
 	}
-	client, _, err = a.launch(ctx, places)
-	return client, err
+	client.Revive = func(ctx context.Context) (*ipc.Client, error) { return a.connect(ctx, when) }
+	return client, nil
 }
 
 // ping asks the daemon who it is. A daemon that listens but does not answer is
@@ -84,7 +88,7 @@ func ping(ctx context.Context, client *ipc.Client) (ipc.Daemon, error) {
 }
 
 // launch starts a daemon, unless somebody else was faster. It returns once the
-// daemon answers. started says whether it was this call that started it. What
+// daemon can be called. started says whether it was this call that started it. What
 // stands in the way is an error with exit status 125.
 func (a *app) launch(ctx context.Context, places state.Places) (client *ipc.Client, started bool, err error) {
 	defer func() { err = unavailable(err) }()
@@ -101,8 +105,7 @@ func (a *app) launch(ctx context.Context, places state.Places) (client *ipc.Clie
 	if places, err = a.places(); err != nil {
 		return nil, false, err
 	}
-	client = &ipc.Client{Socket: places.Socket}
-	if _, err := ping(ctx, client); !errors.Is(err, ipc.ErrNoDaemon) {
+	if client, err = ipc.Open(ctx, places.Socket); !errors.Is(err, ipc.ErrNoDaemon) {
 		return client, false, err
 	}
 	if err := a.spawn(ctx, places); err != nil {
@@ -122,8 +125,7 @@ func (a *app) find(ctx context.Context) (*ipc.Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		client := &ipc.Client{Socket: places.Socket}
-		_, err = ping(ctx, client)
+		client, err := ipc.Open(ctx, places.Socket)
 		if !errors.Is(err, ipc.ErrNoDaemon) || time.Now().After(deadline) {
 			return client, err
 		}

@@ -163,19 +163,19 @@ func TestAStateDirectoryThatCannotBeMadeIsNamed(t *testing.T) {
 	}
 }
 
-// TestAnInterruptWhileADaemonStartsEndsTheWait has a daemon in the way that
-// never says anything.
-func TestAnInterruptWhileStartingEndsTheCommand(t *testing.T) {
+// TestAnInterruptWhileNothingIsSaidEndsTheCommand has a daemon in the way that
+// never answers.
+func TestAnInterruptWhileNothingIsSaidEndsTheCommand(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, twoServices)
 	arrived := make(chan struct{})
-	b.serve(ipc.Table{ipc.CallPing: ipc.Answer(func(ctx context.Context, _ ipc.NoArgs) (ipc.Daemon, error) {
+	b.serve(ipc.Table{ipc.CallStatus: ipc.Answer(func(ctx context.Context, _ ipc.StatusArgs) (ipc.Status, error) {
 		close(arrived)
 		<-ctx.Done()
-		return ipc.Daemon{}, ctx.Err()
+		return ipc.Status{}, ctx.Err()
 	})})
 	ended := make(chan result)
-	go func() { ended <- b.run("up") }()
+	go func() { ended <- b.run("status") }()
 	<-arrived
 	b.signals <- os.Interrupt
 	if got := <-ended; got.status != 130 || got.stderr != "" {

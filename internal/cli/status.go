@@ -68,18 +68,15 @@ func (a *app) statusOnce(ctx context.Context, names []string, flags statusFlags)
 	}
 	var status ipc.Status
 	client, err := a.connect(ctx, startIfWanted)
-	switch {
-	case errors.Is(err, ipc.ErrNoDaemon):
-		if status, err = a.idleStatus(names); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
-	default:
+	if err == nil {
 		args := ipc.StatusArgs{Project: project, Services: names, Reveal: flags.reveal, Settle: true}
-		if err := client.Call(ctx, ipc.CallStatus, args, &status); err != nil {
-			return err
-		}
+		err = client.Call(ctx, ipc.CallStatus, args, &status)
+	}
+	if errors.Is(err, ipc.ErrNoDaemon) {
+		status, err = a.idleStatus(names)
+	}
+	if err != nil {
+		return err
 	}
 	if flags.json {
 		a.stdout.say(jsonLine(status))
