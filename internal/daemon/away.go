@@ -61,10 +61,14 @@ func (d *doubts) engine(rt runtime.Runtime) error {
 	return d.engines[rt]
 }
 
-func (d *doubts) log(dir string) string {
+// log is why a log store of a project cannot be written; empty for one that can.
+func (d *doubts) log(p *project.Project, service string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.logs[dir]
+	if len(d.logs) == 0 {
+		return ""
+	}
+	return d.logs[p.Log(service)]
 }
 
 func (d *doubts) next() <-chan struct{} {
@@ -105,7 +109,7 @@ func in(p *project.Project, name string, rt runtime.Runtime) bool {
 // doubt says of a service that its output is not stored, and of one in a
 // container that nothing is known of it while its engine is away.
 func (d *Daemon) doubt(p *project.Project, s *ipc.Service) {
-	if cause := d.doubts.log(p.Log(s.Name)); cause != "" && s.Reason == "" {
+	if cause := d.doubts.log(p, s.Name); cause != "" && s.Reason == "" {
 		s.Reason, s.Hint = "output is not stored: "+cause, "df -h "+p.Log(s.Name)
 	}
 	if s.ContainerID == "" {

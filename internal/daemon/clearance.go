@@ -14,6 +14,7 @@ import (
 	"github.com/locald/locald/internal/project"
 	"github.com/locald/locald/restore"
 	"github.com/locald/locald/runtime"
+	"github.com/locald/locald/supervisor"
 )
 
 // clearance is whether anything that an earlier daemon left is left in one
@@ -80,7 +81,7 @@ func (d *Daemon) sweep(ctx context.Context, rt runtime.Runtime) error {
 	if err != nil {
 		return err
 	}
-	found = slices.DeleteFunc(found, d.keeps)
+	found = slices.DeleteFunc(found, d.kept())
 	decisions := restore.Decide(d.recorded(), found)
 	errs := make([]error, len(decisions))
 	var ending sync.WaitGroup
@@ -108,20 +109,21 @@ func (d *Daemon) sweep(ctx context.Context, rt runtime.Runtime) error {
 	return err
 }
 
-// keeps reports whether an instance is of a run of this daemon: an engine may
-// be known by two names.
-func (d *Daemon) keeps(ref runtime.Ref) bool {
-	id, name, run, ok := ref.Run.Split()
-	if !ok {
-		return false
-	}
+// kept tells instances that are of a run of this daemon: an engine may be known
+// by two names.
+func (d *Daemon) kept() func(runtime.Ref) bool {
+	views := map[string]map[string]supervisor.Status{}
 	for _, p := range d.known() {
-		if s, known := p.View().Status[name]; p.ID() == id && known {
-			return s.Run == run && s.Phase.Live()
-		}
+		views[p.ID()] = p.View().Status
 	}
-	return false
+	return func(ref runtime.Ref) bool {
+		id, name, run, ok := ref.Run.Split()
+		s, known := views[id][name]
+		return ok && known && s.Run == run && s.Phase.Live()
+	}
 }
+
+func (d *Daemon) keeps(ref runtime.Ref) bool { return d.kept()(ref) }
 
 // keepsAny reports whether this daemon has started a container.
 func (d *Daemon) keepsAny() bool {

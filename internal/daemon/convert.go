@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/locald/locald/internal/config"
@@ -17,7 +16,7 @@ import (
 func service(f project.Facts, s supervisor.Status, known bool, v supervisor.View, reveal bool) ipc.Service {
 	out := ipc.Service{
 		Name: f.Name, Type: f.Type, Runtime: f.Runtime, Desired: "down", State: "stopped", Health: "none",
-		Port: f.Port, Ports: maps.Clone(f.Ports), URL: f.URL, DependsOn: f.DependsOn,
+		Port: f.Port, Ports: f.Ports, URL: f.URL, DependsOn: f.DependsOn,
 	}
 	if out.DependsOn == nil {
 		out.DependsOn = []string{}

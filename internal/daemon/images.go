@@ -23,7 +23,7 @@ type imageUse struct {
 // of which that cannot be told; the others are returned all the same.
 func (d *Daemon) imageUses(ctx context.Context) (all []imageUse, err error) {
 	for _, p := range d.known() {
-		if p.Record().UsedAt.IsZero() {
+		if p.Title().UsedAt.IsZero() {
 			continue // somebody looked, and nothing was ever wanted
 		}
 		name := d.name(p)

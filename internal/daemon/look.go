@@ -35,7 +35,7 @@ func (d *Daemon) look(of ipc.Project) (*project.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.Record().UsedAt.IsZero() {
+	if p.Title().UsedAt.IsZero() {
 		if _, err := p.Config(); err != nil {
 			return nil, fault(err)
 		}
@@ -59,23 +59,28 @@ func (d *Daemon) status(ctx context.Context, a ipc.StatusArgs) (ipc.Status, erro
 	if lost := d.lost(p); lost != nil {
 		return ipc.Status{}, fault(lost)
 	}
-	names, err := p.Known(a.Services)
+	names, err := named(p, a.Services)
 	if err != nil {
 		return ipc.Status{}, fault(err)
 	}
 	if a.Settle {
 		d.settle(ctx, p)
 	}
-	if len(a.Services) == 0 {
-		names = nil
-	}
 	return *d.statusOf(p, names, a.Reveal), nil
+}
+
+// named is p.Known for statusOf.
+func named(p *project.Project, names []string) ([]string, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	return p.Known(names)
 }
 
 // lost is what to tell of a project whose record was put aside, until an up
 // writes another: it must not look like one of which nothing is wanted.
 func (d *Daemon) lost(p *project.Project) error {
-	if !p.Record().UsedAt.IsZero() {
+	if !p.Title().UsedAt.IsZero() {
 		return nil
 	}
 	if damaged := d.store.Lost(p.ID()); damaged != nil {
@@ -120,15 +125,15 @@ func (d *Daemon) rest(ctx context.Context, p *project.Project) {
 
 // statusOf is a snapshot of a project; names nil is every service.
 func (d *Daemon) statusOf(p *project.Project, names []string, reveal bool) *ipc.Status {
+	view := p.View()
 	if names == nil {
-		names, _ = p.Known(nil) // all, whatever the configuration has come to
+		names = p.All(view)
 	}
 	status := &ipc.Status{
 		Version: 1, Project: d.name(p),
 		Daemon:   ipc.DaemonName{PID: os.Getpid(), Version: d.options.Version, StartedAt: stamp(d.began)},
-		Services: []ipc.Service{},
+		Services: make([]ipc.Service, 0, len(names)),
 	}
-	view := p.View()
 	for _, n := range names {
 		facts, _ := p.Facts(n)
 		s, known := view.Status[n]
@@ -141,7 +146,7 @@ func (d *Daemon) statusOf(p *project.Project, names []string, reveal bool) *ipc.
 
 // name is a project as people tell it from others.
 func (d *Daemon) name(p *project.Project) ipc.ProjectName {
-	r := p.Record()
+	r := p.Title()
 	name := ipc.ProjectName{Name: r.Name, Dir: r.Dir}
 	if r.UsedAt.IsZero() { // it goes by its file until something is wanted
 		if conf, err := p.Config(); err == nil {
@@ -150,7 +155,7 @@ func (d *Daemon) name(p *project.Project) ipc.ProjectName {
 	}
 	var others []string
 	for _, other := range d.known() {
-		if o := other.Record(); o.Name == name.Name && o.Dir != r.Dir {
+		if o := other.Title(); o.Name == name.Name && o.Dir != r.Dir {
 			others = append(others, o.Dir)
 		}
 	}
@@ -184,12 +189,9 @@ func (d *Daemon) watch(ctx context.Context, a ipc.StatusArgs, send func(ipc.Stat
 	if err != nil {
 		return fault(err)
 	}
-	names, err := p.Known(a.Services)
+	names, err := named(p, a.Services)
 	if err != nil {
 		return fault(err)
-	}
-	if len(a.Services) == 0 {
-		names = nil
 	}
 	sub, end := p.Watch()
 	defer end()
@@ -315,9 +317,9 @@ func (d *Daemon) logs(ctx context.Context, a ipc.LogsArgs, send func(ipc.LogLine
 	if err != nil {
 		return fault(err)
 	}
-	queries := make([]logs.Query, len(names))
+	queries, view := make([]logs.Query, len(names)), p.View()
 	for i, n := range names {
-		q, err := query(a, p.View().Status[n], p.History(n).Next()-1)
+		q, err := query(a, view.Status[n], p.History(n).Next()-1)
 		if err != nil {
 			return err
 		}

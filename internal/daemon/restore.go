@@ -94,7 +94,7 @@ func (d *Daemon) clearEngine(ctx context.Context, name string) {
 
 // mayHold reports whether a project on record may have used an engine.
 func (d *Daemon) mayHold(engine string) bool {
-	return slices.ContainsFunc(d.known(), func(p *project.Project) bool { return slices.Contains(p.Record().Engines, engine) })
+	return slices.ContainsFunc(d.known(), func(p *project.Project) bool { return slices.Contains(p.Title().Engines, engine) })
 }
 
 // recorded is what restore decides from.
@@ -120,7 +120,7 @@ func (d *Daemon) recorded() []restore.Service {
 func (d *Daemon) usedEngines() []string {
 	var names []string
 	for _, p := range d.known() {
-		for _, name := range p.Record().Engines {
+		for _, name := range p.Title().Engines {
 			if !slices.Contains(names, name) {
 				names = append(names, name)
 			}

@@ -101,7 +101,7 @@ func (p *Project) Runtimes(names []string) []runtime.Runtime {
 		case s != nil && s.contained():
 			add(s.runtime())
 		case s == nil && p.mayBeContained(n):
-			for _, engine := range p.Record().Engines {
+			for _, engine := range p.Title().Engines {
 				add(p.machine.Containers(engine))
 			}
 		}

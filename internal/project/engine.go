@@ -47,7 +47,7 @@ func wantedEngine(conf *config.Project, inherit []string) (string, error) {
 // as that is known without asking anybody.
 func (p *Project) lastEngine(conf *config.Project) Engine {
 	name, err := wantedEngine(conf, p.inherits())
-	if last := p.Record().Engine; (err != nil || name == AutoEngine) && last != "" {
+	if last := p.Title().Engine; (err != nil || name == AutoEngine) && last != "" {
 		name = last
 	}
 	return Engine{Name: cmp.Or(name, AutoEngine)}
@@ -112,7 +112,7 @@ type chooser struct {
 func (p *Project) chooser(conf *config.Project, inherit []string) (*chooser, error) {
 	wanted, err := wantedEngine(conf, inherit)
 	c := &chooser{project: p, conf: conf, engine: Engine{Name: wanted}, known: wanted != AutoEngine}
-	if last := p.Record().Engine; !c.known && last != "" {
+	if last := p.Title().Engine; !c.known && last != "" {
 		c.engine.Name = last
 	}
 	return c, err

@@ -60,8 +60,10 @@ func (s *service) facts() Facts {
 	if s.contained() {
 		f.Runtime = s.engineName()
 	}
-	if e, ok := s.endpoint(false); ok && f.Port != 0 {
-		f.URL = e.URL()
+	if f.Port != 0 {
+		if e, ok := s.endpoint(false); ok {
+			f.URL = e.URL()
+		}
 	}
 	for _, d := range c.DependsOn {
 		f.DependsOn = append(f.DependsOn, d.Service)
@@ -98,8 +100,7 @@ func (s *service) asksEngine() bool {
 func (p *Project) Taken() map[string]error {
 	found := map[string]error{}
 	view := p.View()
-	names, _ := p.Known(nil)
-	for _, name := range names {
+	for _, name := range p.All(view) {
 		s := p.service(name)
 		if s == nil || view.Status[name].Phase.Live() {
 			continue

@@ -163,7 +163,7 @@ func (p *Project) deleteData(ctx context.Context, s *service) error {
 	}
 	// An earlier up may have put them into another engine.
 	problems := []error{s.containers().RemoveVolumes(ctx, p.id, s.conf.Name, volumes...)}
-	for _, engine := range p.Record().Engines {
+	for _, engine := range p.Title().Engines {
 		if engine == s.engine.Name {
 			continue
 		}

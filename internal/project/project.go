@@ -135,6 +135,15 @@ func (p *Project) Record() state.Project {
 	return record
 }
 
+// Title is Record without what is wanted, which is not copied.
+func (p *Project) Title() state.Project {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	record := p.record
+	record.Wants = nil
+	return record
+}
+
 func (p *Project) identity() runtime.Project {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -240,22 +249,27 @@ func (p *Project) known(names []string) error {
 	return nil
 }
 
-// Known resolves names for those who only look: none is every service, in the
-// order of the file, then those that are no longer in it.
+// Known resolves names for those who only look; none is All.
 func (p *Project) Known(names []string) ([]string, error) {
+	if len(names) == 0 {
+		return p.All(p.View()), nil
+	}
 	if err := p.known(names); err != nil {
 		return nil, err
 	}
-	if len(names) > 0 {
-		var once []string
-		for _, n := range names {
-			if !slices.Contains(once, n) {
-				once = append(once, n)
-			}
+	var once []string
+	for _, n := range names {
+		if !slices.Contains(once, n) {
+			once = append(once, n)
 		}
-		return once, nil
 	}
-	var all []string
+	return once, nil
+}
+
+// All is every service, in the order of the file, then those of a view that are
+// no longer in it.
+func (p *Project) All(v supervisor.View) []string {
+	var all, gone []string
 	written := map[string]bool{}
 	if conf, err := p.Config(); err == nil {
 		for _, c := range conf.Services {
@@ -263,12 +277,13 @@ func (p *Project) Known(names []string) ([]string, error) {
 			written[c.Name] = true
 		}
 	}
-	for _, s := range p.keeper.Snapshot() {
-		if !written[s.Service] {
-			all = append(all, s.Service)
+	for name := range v.Status {
+		if !written[name] {
+			gone = append(gone, name)
 		}
 	}
-	return all, nil
+	slices.Sort(gone)
+	return append(all, gone...)
 }
 
 // Watch hears every change from now on.
@@ -277,9 +292,12 @@ func (p *Project) Watch() (sub *supervisor.Subscription, end func()) { return p.
 // View is the services that the supervisor has, and who depends on whom.
 func (p *Project) View() supervisor.View {
 	v := supervisor.View{Status: map[string]supervisor.Status{}, Deps: map[string][]supervisor.Dep{}}
-	for _, s := range p.keeper.Snapshot() {
+	snapshot := p.keeper.Snapshot()
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, s := range snapshot {
 		v.Status[s.Service] = s
-		if made := p.service(s.Service); made != nil {
+		if made := p.services[s.Service]; made != nil {
 			v.Deps[s.Service] = made.deps()
 		}
 	}
