@@ -280,13 +280,18 @@ func (r *Reader) Next(v any) error {
 	if l, ok := v.(*LogLine); ok && parseLogLine(line, l) {
 		return nil
 	}
+	if e, ok := v.(*Event); ok {
+		if err := json.Unmarshal(line, e); err != nil {
+			return fmt.Errorf("%w: %w", errAnswer, err)
+		}
+		r.last = e.last()
+		return nil
+	}
 	if bytes.Contains(line, []byte(`"event":`)) {
 		var e Event
 		if json.Unmarshal(line, &e) == nil && e.last() {
 			r.last = true
-			if _, ok := v.(*Event); !ok {
-				return io.EOF
-			}
+			return io.EOF
 		}
 	}
 	if err := json.Unmarshal(line, v); err != nil {
