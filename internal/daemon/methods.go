@@ -122,6 +122,7 @@ func (d *Daemon) bring(ctx context.Context, of ipc.Project, ask project.Ask, tim
 	if err != nil {
 		return ipc.Event{}, err
 	}
+	defer d.rush.Reset(rushTime)
 	sub, end, steps, err := p.Up(ctx, ask)
 	if err != nil {
 		return ipc.Event{}, err
@@ -253,6 +254,7 @@ func (d *Daemon) verify(ctx context.Context, last ipc.Event, of ipc.LeftArgs) (i
 
 // lower wants services down and waits for the proof.
 func (d *Daemon) lower(ctx context.Context, p *project.Project, names []string, force bool, send func(ipc.Event) error) (ipc.Event, error) {
+	defer d.rush.Reset(rushTime)
 	sub, end, err := p.Down(names, force)
 	if err != nil {
 		return ipc.Event{}, err
