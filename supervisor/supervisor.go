@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 )
 
@@ -149,14 +148,18 @@ func (s *Supervisor) Subscribe(wishes ...Wish) (sub *Subscription, end func()) {
 }
 
 func (c *coordinator) snapshot() []Status {
-	all := make([]Status, 0, len(c.members))
-	for _, m := range c.members {
-		status := m.status
-		status.Want = m.want // what was asked for counts from when it was asked
-		status.Alone = m.alone()
-		all = append(all, status)
+	names := make([]string, 0, len(c.members))
+	for name := range c.members {
+		names = append(names, name)
 	}
-	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Service, b.Service) })
+	slices.Sort(names)
+	all := make([]Status, len(names))
+	for i, name := range names {
+		m := c.members[name]
+		all[i] = m.status
+		all[i].Want = m.want // what was asked for counts from when it was asked
+		all[i].Alone = m.alone()
+	}
 	return all
 }
 

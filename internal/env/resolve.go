@@ -16,6 +16,7 @@ type Input struct {
 	Run       int
 	Container bool     // it is for a container: nothing is inherited, no HOST, no NOTIFY_SOCKET
 	Inherited []string // the client's environment, "KEY=value"; what must not be inherited is left out here
+	Apart     bool     // what is inherited is only referred to: the result is without it
 	Port      int      // what PORT is; 0 is none
 	Notify    string   // what NOTIFY_SOCKET is; empty is none
 
@@ -83,12 +84,16 @@ func line(p config.Pos) string {
 }
 
 func sorted(vars map[string]Variable) []Variable {
-	list := make([]Variable, 0, len(vars))
-	for _, v := range vars {
-		v.Secret = config.Secret(v.Name, v.Value)
-		list = append(list, v)
+	names := make([]string, 0, len(vars))
+	for name := range vars {
+		names = append(names, name)
 	}
-	slices.SortFunc(list, func(a, b Variable) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(names)
+	list := make([]Variable, len(names))
+	for i, name := range names {
+		list[i] = vars[name]
+		list[i].Secret = config.Secret(name, list[i].Value)
+	}
 	return list
 }
 
@@ -158,7 +163,7 @@ func (r *resolver) unwritten() map[string]Variable {
 	if r.vars != nil {
 		return r.vars
 	}
-	r.vars = make(map[string]Variable, len(r.Inherited)+16)
+	r.vars = map[string]Variable{}
 	r.inherit()
 	for _, files := range [][]config.EnvFile{r.Project.EnvFiles, r.Service.EnvFiles} {
 		for _, f := range files {
@@ -180,7 +185,7 @@ func (r *resolver) unwritten() map[string]Variable {
 }
 
 func (r *resolver) inherit() {
-	if r.Container {
+	if r.Container || r.Apart {
 		return
 	}
 	for _, entry := range r.Inherited {

@@ -72,9 +72,12 @@ func (s *service) environment(run int) ([]env.Variable, error) {
 	return env.Resolve(s.input(run, s.project.service))
 }
 
-// environmentAmong is what a run would be given if made were the services.
-func (s *service) environmentAmong(made map[string]*service) ([]env.Variable, error) {
-	return env.Resolve(s.input(0, func(name string) *service { return made[name] }))
+// givenAmong is what a run would be given, beside what it inherits, if made were
+// the services.
+func (s *service) givenAmong(made map[string]*service) ([]env.Variable, error) {
+	in := s.input(0, func(name string) *service { return made[name] })
+	in.Apart = true
+	return env.Resolve(in)
 }
 
 // inherited is the origin of a variable that is the client's own.

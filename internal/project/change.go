@@ -162,13 +162,13 @@ func (p *Project) changes(made map[string]*service, name string) []string {
 		return changes // it has not run, or with what a process is given
 	}
 	ran := run.vars
-	vars, err := after.environmentAmong(made)
+	vars, err := after.givenAmong(made)
 	if err != nil {
 		return changes
 	}
 	given := map[string]string{}
 	for _, v := range vars {
-		if v.Origin == inherited || v.Name == "LOCALD_RUN" {
+		if v.Name == "LOCALD_RUN" {
 			continue
 		}
 		given[v.Name] = v.Value
