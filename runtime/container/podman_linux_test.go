@@ -83,7 +83,10 @@ func TestPodmanThatLacksWhatIsRecommended(t *testing.T) {
 // again runs this test's binary over a service.
 func again(t *testing.T, service *podman.Service, env []string, program string, args ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program, append(args, "-test.v")...)
+	if testing.Verbose() {
+		args = append(args, "-test.v")
+	}
+	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Dir = filepath.Dir(strings.TrimPrefix(service.Host(), "unix://"))
 	cmd.Env = append(os.Environ(), engineVar+"=podman", "DOCKER_HOST="+service.Host())
 	cmd.Env = append(cmd.Env, env...)
@@ -93,7 +96,7 @@ func again(t *testing.T, service *podman.Service, env []string, program string, 
 	} else {
 		t.Log(text)
 	}
-	if !strings.Contains(string(out), "--- PASS: Test") {
+	if strings.Contains(string(out), "no tests to run") {
 		t.Error("no test ran")
 	}
 }
