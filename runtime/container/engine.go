@@ -45,6 +45,7 @@ type engine struct {
 type dialect struct {
 	events    client.Filters             // what to subscribe to
 	removed   string                     // the event of a removal
+	patience  time.Duration              // with a sign of life in the middle of a call
 	asksFirst bool                       // a removal by force sends the stop signal before it kills
 	states    []container.ContainerState // in which a container is not over, besides Docker's
 	conflicts []string                   // words of refusals that are conflicts, besides the status
@@ -63,6 +64,7 @@ var dialects = map[string]dialect{
 		events: make(client.Filters).Add("type", "container").Add("label", labelInstance).
 			Add("event", "die", "oom", "destroy", "health_status", "pause", "unpause", "create", "start"),
 		removed:   "destroy",
+		patience:  pingTime,
 		complains: []string{"OCI runtime exec failed"},
 		builder:   build.BuilderBuildKit,
 		logs:      container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": strconv.Itoa(kept), "max-file": "1"}},
@@ -72,6 +74,7 @@ var dialects = map[string]dialect{
 		// with their value.
 		events:    make(client.Filters).Add("type", "container"),
 		removed:   "remove",
+		patience:  4 * pingTime, // on a busy machine it says nothing for longer than pingTime, and goes on
 		asksFirst: true,
 		states:    []container.ContainerState{"stopping"},
 		conflicts: []string{"container state improper", "name is already in use", "network already exists"},
@@ -120,7 +123,7 @@ func (e *engine) notFound(err error) bool {
 func (e *engine) close() { _ = e.cli.Close() }
 
 // The patience with one call: after quiet the engine is asked for a sign of
-// life, and given up when none comes within pingTime.
+// life, and given up when none comes within the patience of its dialect.
 const (
 	quiet    = 2 * time.Second
 	pingTime = 3 * time.Second
@@ -140,7 +143,7 @@ func (e *engine) watched(ctx context.Context) (context.Context, context.CancelFu
 				return
 			case <-tick.C:
 			}
-			if err := e.ping(ctx); err != nil && ctx.Err() == nil {
+			if err := e.sign(ctx, e.dialect.patience); err != nil && ctx.Err() == nil {
 				cancel(errHangs)
 				return
 			}
@@ -149,8 +152,11 @@ func (e *engine) watched(ctx context.Context) (context.Context, context.CancelFu
 	return ctx, func() { cancel(nil) }
 }
 
-func (e *engine) ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pingTime)
+func (e *engine) ping(ctx context.Context) error { return e.sign(ctx, pingTime) }
+
+// sign asks for a sign of life.
+func (e *engine) sign(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	_, err := e.cli.Ping(ctx, client.PingOptions{})
 	return err
