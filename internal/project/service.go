@@ -164,9 +164,12 @@ func (s *service) deps() []supervisor.Dep {
 	return deps
 }
 
-// fetch pulls or builds the service's image. Its failure is told when the service prepares,
-// which then tries again.
+// fetch pulls or builds the service's image, and opens the socket on which it says that it is ready. Its failure is
+// told when the service prepares or starts, which then tries again.
 func (s *service) fetch(ctx context.Context, run int, report func(runtime.Progress)) {
+	if s.notifies() {
+		_ = s.listensTo()
+	}
 	if !s.contained() || s.broken != nil {
 		return
 	}
