@@ -567,7 +567,7 @@ func (s *search) recordedPorts(p state.SeenProject, svc state.Service) {
 		t := thing{project: p.ID, Thing: ipc.Thing{
 			Kind: "port", State: ipc.ThingKept, Name: "127.0.0.1" + suffix, Service: svc.Name,
 			Detail: "picked for the next start; nobody listens",
-			Remedy: s.removeFile(filepath.Join(s.places.Dir, "projects", p.ID, "services", svc.Name+".json")),
+			Remedy: s.removeFile(state.Store{Dir: s.places.Dir}.RecordsFile(p.ID)),
 		}}
 		if s.live.services[p.ID+"/"+svc.Name] {
 			t.State, t.Remedy, t.Detail = ipc.ThingUsed, "", "picked; nobody listens yet"

@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -98,8 +99,8 @@ func (s *search) projectFiles(p state.SeenProject) {
 		s.elsewhere(p, name)
 	}
 	used := ipc.ThingKept
-	if slices.ContainsFunc(append(names(filepath.Join(dir, "logs")), names(filepath.Join(dir, "services"))...), func(n string) bool {
-		return s.live.services[p.ID+"/"+strings.TrimSuffix(n, ".json")]
+	if slices.ContainsFunc(slices.AppendSeq(names(filepath.Join(dir, "logs")), maps.Keys(services)), func(n string) bool {
+		return s.live.services[p.ID+"/"+n]
 	}) {
 		used = ipc.ThingUsed
 	}

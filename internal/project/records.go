@@ -2,6 +2,7 @@ package project
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -15,11 +16,11 @@ import (
 // records is what is remembered of a project's services. Changes are written
 // behind: nothing waits for them, and a disk that is full stops nobody.
 type records struct {
-	store   state.Store
+	disk    *state.Records
 	project string
 	log     *zap.Logger
 	wake    chan struct{}
-	writing sync.Mutex // held while a record is written, so that an older one never follows a newer one
+	writing sync.Mutex // held while records are written, so that an older one never follows a newer one
 
 	mu       sync.Mutex
 	told     chan struct{} // closed and replaced when something of a run was kept
@@ -29,10 +30,10 @@ type records struct {
 }
 
 func openRecords(m *Machine, project string) (*records, []error) {
-	services, problems := m.Store.Services(project)
+	disk, problems := m.Store.Records(project)
 	return &records{
-		store: m.Store, project: project, log: m.Log,
-		wake: make(chan struct{}, 1), told: make(chan struct{}), services: services, dirty: map[string]bool{},
+		disk: disk, project: project, log: m.Log,
+		wake: make(chan struct{}, 1), told: make(chan struct{}), services: disk.Services(), dirty: map[string]bool{},
 	}, problems
 }
 
@@ -81,23 +82,31 @@ func (r *records) flush() {
 	changed := r.dirty
 	r.dirty = map[string]bool{}
 	r.mu.Unlock()
-	for name := range changed {
-		_ = r.write(name) // told in the log
+	if len(changed) > 0 {
+		_ = r.write(slices.Collect(maps.Keys(changed))...) // told in the log
 	}
 }
 
-// write writes one record as it now is, and says in the log when that begins to
+// write writes records as they now are, and says in the log when that begins to
 // fail.
-func (r *records) write(name string) error {
+func (r *records) write(names ...string) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
-	err := r.store.SaveService(r.project, r.get(name))
+	services := make([]state.Service, len(names))
+	for i, name := range names {
+		services[i] = r.get(name)
+	}
+	err := r.disk.Save(services...)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil && r.err == nil {
 		r.log.Error("records are not written", zap.String("project", r.project), zap.Error(err))
 	}
-	r.err = err
+	if r.err = err; err != nil {
+		for _, name := range names {
+			r.dirty[name] = true // with the next that changes
+		}
+	}
 	return err
 }
 
@@ -183,7 +192,7 @@ func (r *records) keepPostgres(name string, k kept) error {
 // begin puts a run on record before anything of it exists, so that its number
 // is never given again, whatever happens to the daemon.
 func (r *records) begin(name string, run int) error {
-	if err := r.store.Begin(r.project, name, run); err != nil {
+	if err := r.disk.Begin(name, run); err != nil {
 		return err
 	}
 	r.change(name, func(s *state.Service) { *s = s.With(state.Run{Run: run}) })

@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -103,11 +104,13 @@ func TestAFileThatIsMissingIsTakenFromTheCopyBeforeIt(t *testing.T) {
 		if err := s.SaveProject(Project{ID: "a", Dir: "/a", Wants: map[string]bool{"web": up}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.SaveService("a", Service{Name: "web", Runs: []Run{{Run: 7}}}); err != nil {
+		r, _ := s.Records("a")
+		much := strings.Repeat(fmt.Sprint(up), slack) // the file is written whole for it
+		if err := r.Save(Service{Name: "web", Runs: []Run{{Run: 7, Reason: much}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, file := range []string{"project.json", "services/web.json"} {
+	for _, file := range []string{"project.json", "services.jsonl"} {
 		if err := os.Remove(filepath.Join(s.Project("a"), file)); err != nil {
 			t.Fatal(err)
 		}
@@ -116,8 +119,8 @@ func TestAFileThatIsMissingIsTakenFromTheCopyBeforeIt(t *testing.T) {
 	if len(projects) != 1 || !projects[0].Wants["web"] || len(problems) != 1 || !strings.Contains(problems[0].Error(), "it is missing") {
 		t.Errorf("%+v, %v", projects, problems)
 	}
-	services, problems := s.Services("a")
-	if services["web"].Next() != 8 || len(problems) != 1 {
+	r, problems := s.Records("a")
+	if services := r.Services(); services["web"].Next() != 8 || len(problems) != 1 {
 		t.Errorf("%+v, %v", services, problems)
 	}
 }
@@ -223,5 +226,109 @@ func TestACopyHasAnIdentityOfItsOwn(t *testing.T) {
 	}
 	if again, err := moved.Owner(); again == owner || err == nil || !strings.Contains(err.Error(), "from another machine") {
 		t.Errorf("from another machine: %q, %v", again, err)
+	}
+}
+
+// TestALineThatIsDamagedTakesNoOtherAlong: what can be read of the records is
+// used, and the rest is taken from the copy before it, or left out.
+func TestALineThatIsDamagedTakesNoOtherAlong(t *testing.T) {
+	t.Parallel()
+	for name, harm := range map[string]func(content string) string{
+		"cut":       func(content string) string { return content[:len(content)-10] },
+		"zeros":     func(content string) string { return content[:len(content)-10] + strings.Repeat("\x00", 10) },
+		"overwrite": func(content string) string { return strings.Replace(content, `"name":"late"`, `"name":"la`, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := Store{Dir: t.TempDir()}
+			r, _ := s.Records("a")
+			for _, svc := range []Service{
+				{Name: "web", Ports: map[string]int{"": 3000}, Runs: []Run{{Run: 7}}},
+				{Name: "web", Ports: map[string]int{"": 3001}, Runs: []Run{{Run: 7}, {Run: 8}}},
+				{Name: "late"},
+			} {
+				if err := r.Save(svc); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := filepath.Join(s.Project("a"), "services.jsonl")
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(harm(string(content))), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r, problems := s.Records("a")
+			services := r.Services()
+			if web := services["web"]; len(services) != 1 || web.Next() != 9 || len(web.Runs) != 2 || web.Ports[""] != 3001 || len(problems) != 1 || len(s.Aside()) != 1 {
+				t.Errorf("%+v, %v", services, problems)
+			}
+			if seen := s.Look().Projects; len(seen) != 1 || len(seen[0].Services) != 1 || seen[0].Services["web"].Ports[""] != 3001 {
+				t.Errorf("for those who look: %+v", seen)
+			}
+			if again, problems := s.Records("a"); len(again.Services()) != 1 || len(problems) > 0 {
+				t.Errorf("the time after: %+v, %v", again.Services(), problems)
+			}
+		})
+	}
+}
+
+// TestRecordsThatSomebodyTookAwayAreWrittenAnew: all of them, with the next that
+// changes.
+func TestRecordsThatSomebodyTookAwayAreWrittenAnew(t *testing.T) {
+	t.Parallel()
+	s := Store{Dir: t.TempDir()}
+	path := filepath.Join(s.Project("a"), "services.jsonl")
+	for name, harm := range map[string]func() error{
+		"removed": func() error { return os.RemoveAll(s.Project("a")) },
+		"cut":     func() error { return os.Truncate(path, 5) },
+		"a link":  func() error { return errors.Join(os.Remove(path), os.Symlink("/dev/null", path)) },
+	} {
+		r, _ := s.Records("a")
+		if err := r.Save(Service{Name: "web", Deaf: true}, Service{Name: "db", Major: "15"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(harm(), r.Save(Service{Name: "db", Major: "16"})); err != nil {
+			t.Fatal(name, err)
+		}
+		r, problems := s.Records("a")
+		if now := r.Services(); !now["web"].Deaf || now["db"].Major != "16" || len(problems) > 0 {
+			t.Errorf("%s: %+v, %v", name, now, problems)
+		}
+	}
+}
+
+// TestRecordsOfAFileEachAreTakenOver: those of a locald that kept a directory of
+// them, once.
+func TestRecordsOfAFileEachAreTakenOver(t *testing.T) {
+	t.Parallel()
+	s := Store{Dir: t.TempDir()}
+	dir := filepath.Join(s.Project("a"), "services")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"web.json": `{"format":1,"name":"web","ports":{"":3000},"runs":[{"run":6},{"run":7}]}`, "web.run": "0000000000000000009\n",
+		"db.json": `{"form`, "db.json.previous": `{"format":1,"name":"db","volume":true,"runs":[{"run":2}]}`,
+		"lost.json": `{"form`, "lost.run": "0000000000000000003\n", ".web.json.new": "half",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []int{2, 0} {
+		r, problems := s.Records("a")
+		now := r.Services()
+		if web := now["web"]; web.Ports[""] != 3000 || web.Next() != 10 || len(web.Runs) != 3 {
+			t.Errorf("%+v", web)
+		}
+		if !now["db"].Volume || now["db"].Next() != 3 || now["lost"].Next() != 4 || len(problems) != want || len(s.Aside()) != 2 {
+			t.Errorf("%+v, %v", now, problems)
+		}
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 2 {
+		t.Errorf("beside what was put aside: %v, %v", left, err)
 	}
 }

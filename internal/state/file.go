@@ -265,9 +265,9 @@ func Salvage[T any](path string, value *T, now time.Time) error {
 	case absent:
 		damaged.Err = errors.New("it is missing")
 	default:
-		damaged.Aside = path + ".bad-" + now.UTC().Format("20060102T150405.000000000")
-		if renamed := os.Rename(path, damaged.Aside); renamed != nil {
-			return fmt.Errorf("%s is damaged (%w) and cannot be put aside: %w", path, err, renamed)
+		var kept error
+		if damaged.Aside, kept = putAside(path, now); kept != nil {
+			return fmt.Errorf("%s is damaged (%w) and cannot be put aside: %w", path, err, kept)
 		}
 	}
 	*value = *new(T) // what was read of the damaged one
@@ -275,6 +275,15 @@ func Salvage[T any](path string, value *T, now time.Time) error {
 		*value, damaged.Previous = before, true
 	}
 	return damaged
+}
+
+// putAside gives a damaged file a name that says when.
+func putAside(path string, now time.Time) (aside string, err error) {
+	aside = path + ".bad-" + now.UTC().Format("20060102T150405.000000000")
+	if err := os.Rename(path, aside); err != nil {
+		return "", err
+	}
+	return aside, nil
 }
 
 // remove deletes a file and the copy before it.

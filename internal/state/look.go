@@ -44,12 +44,9 @@ func (s Store) lookAt(id string) SeenProject {
 		p.Project = Project{ID: id}
 	}
 	_ = Read(filepath.Join(s.Project(id), environFile), &p.Environment) // empty where it cannot be read, as promised
-	records, _ := filepath.Glob(filepath.Join(escapeGlob(s.Project(id)), "services", "*.json"))
-	for _, path := range records {
-		var svc Service
-		if err := Read(path, &svc); err == nil && svc.Name+".json" == filepath.Base(path) {
-			p.Services[svc.Name] = svc
-		}
+	if content, err := content(s.RecordsFile(id)); err == nil {
+		lines, _ := decode(content) // those that cannot be read are left out
+		(&Records{known: p.Services}).take(lines)
 	}
 	return p
 }

@@ -12,10 +12,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/locald/locald/runtime"
@@ -28,6 +26,8 @@ const (
 	daemonFile  = "daemon.json"
 	projectFile = "project.json"
 	environFile = "environment.json"
+	recordsFile = "services.jsonl"
+	numbersFile = "numbers"
 )
 
 // Daemon is what the daemon that runs, or ran last, has written of itself.
@@ -109,7 +109,7 @@ type Service struct {
 	Making bool           `json:"making,omitempty"` // what is in the volume is not known to be whole
 	Engine string         `json:"engine,omitempty"` // that has the volume
 	Streak Streak         `json:"streak,omitzero"`
-	Runs   []Run          `json:"runs"` // oldest first, the last keepRuns
+	Runs   []Run          `json:"runs,omitempty"` // oldest first, the last keepRuns
 }
 
 // Streak is how often a service has failed in a row, and how long it rests for
@@ -172,7 +172,7 @@ func (s Service) Done() bool {
 // Runs stay in the order of their numbers, in whatever order they are told of.
 func (s Service) With(r Run) Service {
 	s.Runs = slices.Clone(s.Runs)
-	i, there := slices.BinarySearchFunc(s.Runs, r.Run, func(known Run, number int) int { return cmp.Compare(known.Run, number) })
+	i, there := s.find(r.Run)
 	if there {
 		s.Runs[i] = r
 	} else {
@@ -182,6 +182,11 @@ func (s Service) With(r Run) Service {
 		s.Runs = slices.Delete(s.Runs, 0, extra)
 	}
 	return s
+}
+
+// find is where a run is among the service's, or would be.
+func (s Service) find(run int) (i int, there bool) {
+	return slices.BinarySearchFunc(s.Runs, run, func(known Run, number int) int { return cmp.Compare(known.Run, number) })
 }
 
 // Store reads and writes the files below a state directory.
@@ -307,6 +312,11 @@ func (s Store) SaveDaemon(d Daemon) error {
 // Project is the directory of one project's files.
 func (s Store) Project(id string) string { return filepath.Join(s.Dir, "projects", id) }
 
+// RecordsFile has what is remembered of a project's services.
+func (s Store) RecordsFile(project string) string {
+	return filepath.Join(s.Project(project), recordsFile)
+}
+
 // Log is the directory of a service's log store.
 func (s Store) Log(project, service string) string {
 	return filepath.Join(s.Project(project), "logs", service)
@@ -395,89 +405,6 @@ func (s Store) Environment(project string) (Environment, error) {
 func (s Store) SaveEnvironment(project string, e Environment) error {
 	e.Format = Format
 	return Write(filepath.Join(s.Project(project), environFile), e, Care{})
-}
-
-// Services reads what is remembered of a project's services.
-func (s Store) Services(project string) (services map[string]Service, problems []error) {
-	services = map[string]Service{}
-	seen, begun := map[string]bool{}, map[string]int{}
-	dir := filepath.Join(s.Project(project), "services")
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		problems = append(problems, err)
-	}
-	for _, e := range entries {
-		if name, is := strings.CutSuffix(e.Name(), ".run"); is {
-			begun[name] = s.begun(project, name)
-		}
-		name, isRecord := strings.CutSuffix(strings.TrimSuffix(e.Name(), ".previous"), ".json")
-		if !isRecord || strings.HasPrefix(name, ".") || seen[name] {
-			continue
-		}
-		seen[name] = true
-		var svc Service
-		if err := Salvage(filepath.Join(dir, name+".json"), &svc, time.Now()); err != nil {
-			problems = append(problems, err)
-		}
-		if svc.Name == name {
-			services[name] = svc
-		}
-	}
-	for name, run := range begun {
-		svc := services[name]
-		svc.Name = name
-		if run >= svc.Next() { // its daemon was killed before the rest was written
-			svc = svc.With(Run{Run: run})
-		}
-		services[name] = svc
-	}
-	return services, problems
-}
-
-// SaveService writes down what is remembered of one service.
-func (s Store) SaveService(project string, svc Service) error {
-	svc.Format = Format
-	return Write(filepath.Join(s.Project(project), "services", svc.Name+".json"), svc, Care{Previous: true})
-}
-
-// Begin writes down that a run's number is given, so that it never is again. The
-// number has a file of its own, which keeps its length and is written in place:
-// a disk that has become full since the first run does not matter.
-func (s Store) Begin(project, service string, run int) error {
-	path := s.begunFile(project, service)
-	const flags = os.O_WRONLY | os.O_CREATE | syscall.O_NOFOLLOW
-	f, err := os.OpenFile(path, flags, 0o600)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
-			f, err = os.OpenFile(path, flags, 0o600)
-		}
-	}
-	if err == nil {
-		_, err = f.WriteAt(fmt.Appendf(nil, "%019d\n", run), 0)
-		err = errors.Join(err, f.Close())
-	}
-	if err != nil {
-		return unwritten(filepath.Dir(path), err)
-	}
-	return nil
-}
-
-func (s Store) begunFile(project, service string) string {
-	return filepath.Join(s.Project(project), "services", service+".run")
-}
-
-// begun is the number that Begin wrote last; 0 when there is none, or none that
-// could be read, and then the history has the numbers.
-func (s Store) begun(project, service string) int {
-	content, err := os.ReadFile(s.begunFile(project, service))
-	if err != nil {
-		return 0
-	}
-	run, err := strconv.Atoi(strings.TrimSpace(string(content)))
-	if err != nil {
-		return 0
-	}
-	return run
 }
 
 var notInID = sync.OnceValue(func() *regexp.Regexp {

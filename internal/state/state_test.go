@@ -155,25 +155,45 @@ func TestNumbersAreNotGivenAgain(t *testing.T) {
 	t.Parallel()
 	t.Attr("promise", "P14 F63")
 	s := Store{Dir: t.TempDir()}
-	for _, run := range []int{1, 9, 10} {
-		if err := s.Begin("a", "web", run); err != nil {
-			t.Fatal(err)
+	r, _ := s.Records("a")
+	long := strings.Repeat("w", 100)
+	for _, name := range []string{"web", long, "db"} {
+		for _, run := range []int{1, 9, 10} {
+			if err := r.Begin(name, run); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	services, problems := s.Services("a")
-	if got := services["web"]; got.Next() != 11 || got.Name != "web" || !got.Started() || len(problems) > 0 {
-		t.Errorf("%+v %v", got, problems)
+	r, problems := s.Records("a")
+	for _, name := range []string{"web", long, "db"} {
+		if got := r.Services()[name]; got.Next() != 11 || got.Name != name || !got.Started() || len(problems) > 0 {
+			t.Errorf("%+v %v", got, problems)
+		}
 	}
-	if err := s.SaveService("a", Service{Name: "web", Runs: []Run{{Run: 12}}}); err != nil {
+	if err := errors.Join(r.Begin("db", 11), r.Save(Service{Name: "web", Runs: []Run{{Run: 12}}})); err != nil {
 		t.Fatal(err)
 	}
-	if services, _ := s.Services("a"); services["web"].Next() != 13 || len(services) != 1 {
+	r, _ = s.Records("a")
+	if services := r.Services(); services["web"].Next() != 13 || services["db"].Next() != 12 || len(services) != 3 {
 		t.Errorf("%+v", services)
 	}
-	if err := os.WriteFile(filepath.Join(s.Project("a"), "services", "web.run"), []byte("damaged"), 0o600); err != nil {
+	file, err := os.OpenFile(filepath.Join(s.Project("a"), "numbers"), os.O_WRONLY, 0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if services, _ := s.Services("a"); services["web"].Next() != 13 {
+	defer file.Close()
+	if _, err := file.WriteAt([]byte("damaged"), 0); err != nil {
+		t.Fatal(err)
+	}
+	r, _ = s.Records("a")
+	if services := r.Services(); services["web"].Next() != 13 || services[long].Next() != 11 || services["db"].Next() != 12 {
+		t.Errorf("%+v", services)
+	}
+	if err := r.Begin("web", 13); err != nil {
+		t.Fatal(err)
+	}
+	r, _ = s.Records("a")
+	if services := r.Services(); services["web"].Next() != 14 || services[long].Next() != 11 || services["db"].Next() != 12 {
 		t.Errorf("%+v", services)
 	}
 }

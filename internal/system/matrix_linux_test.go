@@ -2,6 +2,7 @@ package system
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -306,7 +307,7 @@ func (s *sandbox) consistent(c column, code, least int) ipc.Status {
 	}
 	s.exactly(status)
 	for _, path := range s.stateFiles() {
-		if text, err := os.ReadFile(path); err == nil && !json.Valid(text) {
+		if text, err := os.ReadFile(path); err == nil && !intact(path, text) {
 			s.t.Errorf("%s: %s: %q", c.name, path, text)
 		}
 	}
@@ -325,11 +326,24 @@ func settled(status ipc.Status) bool {
 
 // stateFiles are those that hold what survives the daemon.
 func (s *sandbox) stateFiles() (paths []string) {
-	for _, pattern := range []string{"*.json", "projects/*/*.json", "projects/*/services/*.json"} {
+	for _, pattern := range []string{"*.json", "projects/*/*.json", "projects/*/services.jsonl"} {
 		found, _ := filepath.Glob(filepath.Join(s.places().Dir, pattern)) // a pattern that is right
 		paths = append(paths, found...)
 	}
 	return paths
+}
+
+// intact reports whether a file's content, or each line of it, is JSON.
+func intact(path string, text []byte) bool {
+	if filepath.Ext(path) != ".jsonl" {
+		return json.Valid(text)
+	}
+	for line := range bytes.Lines(text) {
+		if !json.Valid(line) || !bytes.HasSuffix(line, []byte("\n")) {
+			return false
+		}
+	}
+	return len(text) > 0
 }
 
 var traceLine = regexp.MustCompile(`^(\d+) +(\w+)\((.*)`)

@@ -692,7 +692,11 @@ func (w *tempest) readState(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, path := range w.s.stateFiles() {
-			if text, err := os.ReadFile(path); err == nil && !json.Valid(text) {
+			text, err := os.ReadFile(path)
+			if filepath.Ext(path) == ".jsonl" {
+				text = text[:bytes.LastIndexByte(text, '\n')+1] // a line may be on its way
+			}
+			if err == nil && !intact(path, text) {
 				w.violated("%s: %q", path, text)
 			}
 		}

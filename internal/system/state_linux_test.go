@@ -190,7 +190,7 @@ func TestDamagedState(t *testing.T) {
 			return errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "inside"), 0o700))
 		}},
 	}
-	files := []string{"instance.json", "daemon.json", "projects/*/project.json", "projects/*/environment.json", "projects/*/services/app.json"}
+	files := []string{"instance.json", "daemon.json", "projects/*/project.json", "projects/*/environment.json", "projects/*/services.jsonl"}
 	runs := 0
 	for i, d := range damages {
 		for j, file := range files {
@@ -320,15 +320,18 @@ func TestABackoffGoesOnAfterAKill(t *testing.T) {
 	}
 }
 
-// written waits until the record of a service, which is written behind, has a
-// text.
+// written waits until a line of a service's records, which are written behind,
+// has a text.
 func (s *sandbox) written(name, text string) {
 	s.t.Helper()
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
-		files, _ := filepath.Glob(filepath.Join(s.places().Dir, "projects", "*", "services", name+".json"))
+		files, _ := filepath.Glob(filepath.Join(s.places().Dir, "projects", "*", "services.jsonl"))
 		if len(files) == 1 {
-			if content, err := os.ReadFile(files[0]); err == nil && strings.Contains(string(content), text) {
-				return
+			content, _ := os.ReadFile(files[0]) // it may be replaced meanwhile
+			for line := range strings.Lines(string(content)) {
+				if strings.Contains(line, `"name":"`+name+`"`) && strings.Contains(line, text) {
+					return
+				}
 			}
 		}
 		<-time.After(5 * time.Millisecond)
