@@ -40,10 +40,12 @@ func (p *Project) Down(names []string, force bool) (sub *supervisor.Subscription
 	return sub, end, nil
 }
 
-// Halt stops everything without a change of what is wanted.
+// Halt stops everything without a change of what is wanted, for a daemon that
+// leaves.
 func (p *Project) Halt(force bool) (sub *supervisor.Subscription, end func()) {
 	p.turn.Lock()
 	defer p.turn.Unlock()
+	p.halted.Store(true)
 	var wishes []supervisor.Wish
 	for _, s := range p.keeper.Snapshot() {
 		wishes = append(wishes, supervisor.Wish{Name: s.Service, Renew: true, Force: force})

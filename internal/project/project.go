@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,6 +34,7 @@ type Project struct {
 	given   given
 	sources sources
 	keeper  *supervisor.Supervisor
+	halted  atomic.Bool // the daemon leaves
 
 	turn sync.Mutex // one change at a time
 
@@ -88,14 +91,25 @@ func (p *Project) hear(ctx context.Context) {
 			if now.Phase == before.Phase && now.Run == before.Run {
 				continue
 			}
-			if text := story(before, now); text != "" {
-				p.machine.Note(p.machine.Store.Log(p.id, now.Service), now.Run, text)
+			if text := story(before, now); text != "" && !p.idle(now) {
+				p.machine.Note(p.Log(now.Service), now.Run, text)
 			}
 		}
 		if err != nil {
 			return
 		}
 	}
+}
+
+// idle reports whether a note would only say of a service without any line that
+// it stopped with the daemon. That is told to whoever stopped the daemon, and in
+// the history; a log store for it would take longer than the stop.
+func (p *Project) idle(now supervisor.Status) bool {
+	if now.Phase != supervisor.Stopped || !p.halted.Load() {
+		return false
+	}
+	_, err := os.Lstat(p.Log(now.Service)) // all that the run wrote is there
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // story is what a change of phase means, in a line of the service's own log.
