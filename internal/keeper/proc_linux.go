@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -227,10 +228,12 @@ func (m Mark) Holds(pid int) bool {
 }
 
 // Boot identifies the boot of the machine. A mark means nothing in another.
-func Boot() (string, error) {
+func Boot() (string, error) { return boot() }
+
+var boot = sync.OnceValues(func() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(b)), err
-}
+})
 
 // survivor says why a process is still there.
 func survivor(pid int, refused error) Survivor {
