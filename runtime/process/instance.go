@@ -17,6 +17,7 @@ import (
 type instance struct {
 	ref     runtime.Ref
 	spec    runtime.Spec
+	began   time.Time // it was not there before
 	runtime *Runtime
 	tenure  *tenure
 	child   *keeper.Child

@@ -31,9 +31,12 @@ func (in *instance) Listening(ctx context.Context) ([]int, error) {
 }
 
 // Exposed returns the addresses on which other machines reach processes of the
-// run, in order.
+// run, in order. What was listened on before the run is not its doing, unless
+// somebody passed it on.
 func (in *instance) Exposed(ctx context.Context) ([]netip.AddrPort, error) {
-	found, err := in.listeners(beyondLoopback)
+	found, err := in.listeners(func(s sockets.Socket) bool {
+		return beyondLoopback(s) && in.runtime.listening.after(s, in.began)
+	})
 	if err != nil {
 		return nil, err
 	}

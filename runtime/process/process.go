@@ -171,6 +171,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Instanc
 	if spec.Owner != runtime.Owner(r.options.Owner) {
 		return nil, fmt.Errorf("owner %s: this keeper is of %s: %w", spec.Owner, r.options.Owner, runtime.ErrInvalid)
 	}
+	began := time.Now()
 	t, child, err := r.fork(ctx, spec)
 	if errors.Is(err, keeper.ErrLost) {
 		// The keeper was killed a moment ago. The next one is there only after
@@ -184,7 +185,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Instanc
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", runtime.ErrUnavailable, err), child.Stop(ctx, 0))
 	}
-	in := &instance{ref: ref, spec: spec, runtime: r, tenure: t, child: child, execs: map[*keeper.Child]bool{}}
+	in := &instance{ref: ref, spec: spec, began: began, runtime: r, tenure: t, child: child, execs: map[*keeper.Child]bool{}}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.live[ref] = in
