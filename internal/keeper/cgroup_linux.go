@@ -22,15 +22,7 @@ type group struct {
 // groupOf returns the group of this process in a hierarchy of version 1, by the
 // name of its controller, or in that of version 2, which has none.
 func groupOf(controller string) (g group, ok bool) {
-	memberships, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return group{}, false
-	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return group{}, false
-	}
-	return findGroup(controller, memberships, mounts)
+	return findGroup(controller, readAll("/proc/self/cgroup"), readAll("/proc/self/mountinfo"))
 }
 
 func findGroup(controller string, memberships, mounts []byte) (g group, ok bool) {

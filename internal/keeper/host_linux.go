@@ -295,7 +295,7 @@ func (h *host) open(o *openRequest) {
 	name := fmt.Sprintf("%d-%d", os.Getpid(), ticks())
 	if !o.NoGroups {
 		h.groups = makeGroups(o.Owner, name)
-		h.limits = &limiter{name: groupOfKeeper(o.Owner, name), groups: h.groups}
+		h.limits = newLimiter(groupOfKeeper(o.Owner, name), h.groups)
 	}
 	// Before the first run: its group must be found whatever happens.
 	l := h.openLedger(string(o.Dir), name)
@@ -589,15 +589,14 @@ func (h *host) sweepRest() (left bool) {
 	until := time.Now().Add(linger)
 	for time.Now().Before(until) {
 		h.reap()
+		if childless() {
+			return false
+		}
 		h.mu.Lock()
-		children := ourChildren()
-		for _, pid := range children {
+		for _, pid := range ourChildren() {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 		h.mu.Unlock()
-		if len(children) == 0 && childless() {
-			return false
-		}
 		h.pause(5 * time.Millisecond)
 	}
 	return true

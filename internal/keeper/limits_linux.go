@@ -85,10 +85,22 @@ type bounds struct {
 
 // limiter makes bounds. Forks are serial, and only they use it.
 type limiter struct {
-	name   string // of the keeper's own groups
 	groups *groups
+	own    map[string]string // where those of version 1 are, by controller
 	asked  bool
 	has    map[string]bool // controllers of version 2 that runs can have
+}
+
+// newLimiter is that of a keeper whose own groups have a name.
+func newLimiter(name string, groups *groups) *limiter {
+	l := &limiter{groups: groups, own: map[string]string{}}
+	memberships, mounts := readAll("/proc/self/cgroup"), readAll("/proc/self/mountinfo")
+	for _, controller := range controllers {
+		if g, ok := findGroup(controller, memberships, mounts); ok {
+			l.own[controller] = filepath.Join(g.dir, name)
+		}
+	}
+	return l
 }
 
 // separateGroup is the keeper's own group in a controller's hierarchy of version
@@ -97,11 +109,7 @@ func (l *limiter) separateGroup(controller string) string {
 	if l == nil {
 		return ""
 	}
-	own, ok := groupOf(controller)
-	if !ok {
-		return ""
-	}
-	return filepath.Join(own.dir, l.name)
+	return l.own[controller]
 }
 
 // close removes the keeper's groups of version 1.
@@ -364,10 +372,10 @@ func limiting() Layer {
 		l.Detail = "not used: " + Groups + " is off"
 		return l
 	}
-	name := fmt.Sprintf("%sdoctor-%d-%d", groupPrefix, os.Getpid(), ticks())
+	separate := newLimiter(fmt.Sprintf("%sdoctor-%d-%d", groupPrefix, os.Getpid(), ticks()), nil)
 	var can []string
 	for _, controller := range controllers {
-		if dir := (&limiter{name: name}).separateGroup(controller); dir != "" && os.Mkdir(dir, 0o755) == nil {
+		if dir := separate.separateGroup(controller); dir != "" && os.Mkdir(dir, 0o755) == nil {
 			removeGroup(dir)
 			can = append(can, controller)
 		} else if own, ok := delegatedGroup(); ok && listed(own.dir, "cgroup.controllers", controller) && canLeave(own, controller) {
