@@ -259,9 +259,15 @@ func (d *Daemon) stopAll(ctx context.Context, _ ipc.NoArgs, send func(ipc.Event)
 	return ended(0, nil, ""), nil
 }
 
+// haltingMemory is what a daemon that leaves may take before it collects garbage.
+const haltingMemory = 256 << 20
+
 // halt stops the services of every project at once, each project in its own
 // order, without a change of what is wanted.
 func (d *Daemon) halt(ctx context.Context, send func(ipc.Event) error) []string {
+	// What is garbage from here on goes with the process, unless a stop takes long.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(haltingMemory)
 	var mu sync.Mutex
 	var failed []string
 	var halting sync.WaitGroup
