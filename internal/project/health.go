@@ -20,7 +20,7 @@ import (
 // check finds out whether the service is ready.
 func (s *service) check(ctx context.Context, run int, in runtime.Instance, report func(supervisor.Finding)) {
 	c := s.conf
-	looked := false
+	looked := s.readyAlive() // which is before it can have listened
 	tell := func(f probe.Finding) {
 		if f.Ready && !looked {
 			looked = true
@@ -36,6 +36,12 @@ func (s *service) check(ctx context.Context, run int, in runtime.Instance, repor
 	probe.Unpaused(ctx, in, tell, func(tell func(probe.Finding)) { s.look(ctx, run, in, tell) })
 }
 
+// readyAlive reports whether the service is ready as soon as it is alive.
+func (s *service) readyAlive() bool {
+	c := s.conf
+	return c.Health.None || c.Type == config.TypeWorker && !c.Health.Written
+}
+
 // look chooses the check.
 func (s *service) look(ctx context.Context, run int, in runtime.Instance, tell func(probe.Finding)) {
 	c := s.conf
@@ -45,7 +51,7 @@ func (s *service) look(ctx context.Context, run int, in runtime.Instance, tell f
 		s.checkPostgres(ctx, in, tell)
 	case c.Health.Written && !c.Health.None:
 		s.checkHealth(ctx, run, in, tell)
-	case c.Health.None, c.Type == config.TypeWorker:
+	case s.readyAlive():
 		probe.Alive{}.Run(ctx, in, tell)
 	case s.contained():
 		s.checkContainer(ctx, in, tell)
