@@ -75,6 +75,9 @@ func Serve(ctx context.Context, o Options) error {
 		doubts: newDoubts(), rush: time.AfterFunc(rushTime, debug.FreeOSMemory),
 	}
 	defer d.rush.Stop()
+	var end context.CancelFunc
+	d.life, end = context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
 	l, err := d.begin()
 	if errors.Is(err, state.ErrLocked) {
 		return err
@@ -83,10 +86,11 @@ func Serve(ctx context.Context, o Options) error {
 		return fault(err)
 	}
 	defer d.place.held.Release()
-	return d.serve(ctx, l)
+	return d.serve(ctx, l, end)
 }
 
-// begin takes the places of the daemon: the lock first, then the socket.
+// begin takes the places of the daemon: the lock first, then the socket. The keeper
+// takes as long to come as a client, and comes meanwhile.
 func (d *Daemon) begin() (l *net.UnixListener, err error) {
 	if err := d.options.Places.Make(); err != nil {
 		return nil, err
@@ -105,6 +109,14 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 		return nil, err
 	}
 	d.complain([]error{err})
+	d.process = process.New(keeper.Options{Dir: d.options.Places.Dir, Owner: string(owner), Log: os.Stderr, Logs: keeper.Retention{Bytes: 256 << 20, Age: 7 * 24 * time.Hour}, Trouble: d.doubts.ofLog})
+	go d.awaitKeeper(d.life)
+	go d.holdKeeper(d.life)
+	defer func() {
+		if err != nil {
+			_ = d.process.Close() // it has done nothing yet
+		}
+	}()
 	if l, d.socket, err = listen(d.options.Places); err != nil {
 		return nil, err
 	}
@@ -114,7 +126,6 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 		_ = l.Close()
 		return nil, err
 	}
-	d.process = process.New(keeper.Options{Dir: d.options.Places.Dir, Owner: string(owner), Log: os.Stderr, Logs: keeper.Retention{Bytes: 256 << 20, Age: 7 * 24 * time.Hour}, Trouble: d.doubts.ofLog})
 	d.machine = &project.Machine{
 		Store: d.store, Owner: owner, Process: d.process, Containers: d.engine,
 		Choose:   d.chooseEngine,
@@ -131,12 +142,12 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 	return l, nil
 }
 
-func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer end()
+// serve answers until it is told to leave, and ends the daemon's life.
+func (d *Daemon) serve(ctx context.Context, l net.Listener, end context.CancelFunc) error {
 	told, leave := context.WithCancel(ctx)
 	defer leave()
-	d.life, d.leave = life, leave
+	life := d.life
+	d.leave = leave
 
 	server := &ipc.Server{Methods: d.table(), Report: func(err error) { d.log.Error("ipc", zap.Error(err)) }}
 	d.load() // before the first answer: a client must not make a project anew that is on record
@@ -146,8 +157,6 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener) error {
 	d.tellReady()
 	d.log.Info("serving", zap.Int("pid", os.Getpid()), zap.String("socket", d.socket), zap.String("version", d.options.Version))
 	restored := make(chan struct{})
-	go d.awaitKeeper(life)
-	go d.holdKeeper(life)
 	go func() { defer close(restored); d.restore(life) }()
 
 	var err error

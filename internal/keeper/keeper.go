@@ -150,7 +150,6 @@ func Start(ctx context.Context, o Options) (*Keeper, error) {
 	if err := checkOwner(o.Owner); err != nil {
 		return nil, err
 	}
-	reserveThreads()
 	left := adoptOrphans(o.Owner)
 	conn, pid, ended, err := spawn(o)
 	if err != nil {
@@ -166,6 +165,7 @@ func Start(ctx context.Context, o Options) (*Keeper, error) {
 	if err := k.wire.Send(request{Open: &openRequest{Owner: o.Owner, Dir: []byte(o.Dir), Logs: o.Logs, NoGroups: o.NoGroups || os.Getenv(Groups) == "off"}}); err != nil {
 		return nil, fmt.Errorf("keeper: %w", errors.Join(err, conn.Close()))
 	}
+	reserveThreads() // before the first run, and while the keeper comes
 	return k, nil
 }
 

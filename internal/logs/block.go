@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"math"
+	"sync"
 	"time"
 )
 
@@ -23,10 +24,11 @@ const (
 	flagOpen = 1 // the last line has no newline
 )
 
-var (
-	magic      = [4]byte{0xb1, 'L', 'G', 'b'}
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-)
+var magic = [4]byte{0xb1, 'L', 'G', 'b'}
+
+// castagnoli takes a quarter of a millisecond to make, which commands do not
+// need.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
 // Stream says where a line comes from.
 type Stream string
@@ -101,8 +103,9 @@ func (h header) encode(b *[headerSize]byte) {
 
 // check is the CRC of a header, without the four bytes that hold it.
 func check(b []byte) uint32 {
-	sum := crc32.Update(0, castagnoli, b[:20])
-	return crc32.Update(sum, castagnoli, b[24:headerSize])
+	table := castagnoli()
+	sum := crc32.Update(0, table, b[:20])
+	return crc32.Update(sum, table, b[24:headerSize])
 }
 
 // decode reads the header at the beginning of b, which holds at least

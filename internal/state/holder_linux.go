@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // holder is the process of this user that holds a lock which was once that of
@@ -17,9 +18,15 @@ func holder(dir string) int {
 	if err != nil {
 		return 0
 	}
-	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well-formed
-	for _, proc := range procs {
-		pid, err := strconv.Atoi(filepath.Base(proc))
+	procs, err := os.Open("/proc")
+	if err != nil {
+		return 0
+	}
+	defer procs.Close()
+	entries, _ := procs.Readdirnames(-1) // of what is there when it is read
+	for _, name := range entries {
+		pid, err := strconv.Atoi(name)
+		proc := "/proc/" + name
 		if err != nil || pid == os.Getpid() || !serves(proc) {
 			continue
 		}
@@ -35,10 +42,18 @@ func holder(dir string) int {
 
 // serves reports whether a process was started as a daemon is, whatever options
 // are among its arguments. It is asked first because it takes one file to know,
-// and what a process has open one for each descriptor.
+// and what a process has open one for each descriptor. Every process is asked while
+// somebody waits for the first daemon, so it takes three calls of the system, which
+// are half of what package os needs.
 func serves(proc string) bool {
-	line, err := os.ReadFile(proc + "/cmdline")
-	return err == nil && bytes.Contains(line, []byte("\x00server\x00")) && bytes.Contains(line, []byte("\x00start\x00"))
+	fd, err := syscall.Open(proc+"/cmdline", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	var line [8 << 10]byte
+	n, err := syscall.Read(fd, line[:])
+	return err == nil && bytes.Contains(line[:n], []byte("\x00server\x00")) && bytes.Contains(line[:n], []byte("\x00start\x00"))
 }
 
 func holds(proc, dir string) bool {
