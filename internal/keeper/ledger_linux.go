@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -189,7 +190,8 @@ func (r *record) mark(run runRecorded) Mark {
 }
 
 // looks are when the ledger is brought up to date after something happened. What
-// a service forks it forks mostly when it starts.
+// a service forks it forks mostly when it starts. A run is not looked at again
+// where nobody on the machine has forked since.
 var looks = [...]time.Duration{100 * time.Millisecond, 400 * time.Millisecond, 2 * time.Second, 8 * time.Second}
 
 // stirring is how much later output of a run has its processes looked for anew:
@@ -225,7 +227,15 @@ type ledger struct {
 // attention is when a run is looked at next.
 type attention struct {
 	at   time.Time
-	step int // of looks
+	step int    // of looks
+	seen string // the newest process of the machine when it was looked at last
+}
+
+// newest is the number that was given out last to a process or thread; "" where
+// that is not told.
+func newest() string {
+	line, _ := os.ReadFile("/proc/loadavg")
+	return string(line[bytes.LastIndexByte(line, ' ')+1:])
 }
 
 func (h *host) openLedger(dir, name string) *ledger {
@@ -279,11 +289,12 @@ func (l *ledger) keep(quit <-chan struct{}) {
 		select {
 		case <-l.wake:
 		case <-timer.C:
-			l.look(l.take(time.Now()))
+			due := l.take(time.Now(), newest())
+			l.look(due)
 			l.mu.Lock()
-			quiet := l.next.IsZero()
+			quiet := l.next.IsZero() || time.Until(l.next) > quietTime
 			l.mu.Unlock()
-			if quiet {
+			if quiet && len(due) > 0 {
 				debug.FreeOSMemory() // what starts and stops have taken
 			}
 		case <-quit:
@@ -297,16 +308,21 @@ func (l *ledger) keep(quit <-chan struct{}) {
 	}
 }
 
-// take returns the runs that are due, and decides when the next look is: those
-// that come due one after another are looked at together.
-func (l *ledger) take(now time.Time) map[*run]bool {
+// quietTime is how far away the next look is when starts and stops are over.
+const quietTime = 2 * time.Second
+
+// take returns the runs that are due and may have forked, and decides when the
+// next look is: those that come due one after another are looked at together.
+func (l *ledger) take(now time.Time, newest string) map[*run]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	taken := map[*run]bool{}
 	l.next = time.Time{}
 	for r, a := range l.due {
 		if !a.at.After(now) {
-			taken[r] = true
+			if newest == "" || newest != a.seen {
+				taken[r], a.seen = true, newest
+			}
 			a.step++
 			if a.step == len(looks) {
 				delete(l.due, r)
