@@ -4,8 +4,6 @@ import (
 	"errors"
 	"sync"
 
-	"go.uber.org/zap"
-
 	"github.com/locald/locald/internal/project"
 	"github.com/locald/locald/ipc"
 	"github.com/locald/locald/runtime"
@@ -84,7 +82,7 @@ func (d *Daemon) away(rt runtime.Runtime, why error) {
 	text := "the engine is back"
 	if why != nil {
 		text = why.Error()
-		d.log.Warn("container engine is away", zap.Error(why))
+		d.log.Warn("container engine is away", "error", why)
 	} else {
 		d.log.Info("container engine is back")
 	}

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"sync"
 
-	"go.uber.org/zap"
-
 	"github.com/locald/locald/internal/engines"
 	"github.com/locald/locald/internal/keeper"
 	"github.com/locald/locald/internal/project"
@@ -103,7 +101,7 @@ func (d *Daemon) sweep(ctx context.Context, rt runtime.Runtime) error {
 		err = rest.Sweep(ctx)
 	}
 	if err != nil && !errors.Is(err, runtime.ErrUnavailable) {
-		d.log.Error("left behind", zap.Error(err))
+		d.log.Error("left behind", "error", err)
 		return &runtime.Fault{Code: "stop_failed", Hint: "locald doctor", Err: err}
 	}
 	return err
@@ -180,6 +178,6 @@ func (d *Daemon) holdKeeper(ctx context.Context) {
 func (d *Daemon) awaitKeeper(ctx context.Context) {
 	defer close(d.alone)
 	if err := keeper.Wait(ctx, d.options.Places.Dir); err != nil && ctx.Err() == nil {
-		d.log.Error("the keeper of an earlier daemon is still there", zap.Error(err))
+		d.log.Error("the keeper of an earlier daemon is still there", "error", err)
 	}
 }

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/locald/locald/internal/engines"
 	"github.com/locald/locald/internal/keeper"
@@ -38,7 +37,7 @@ type Daemon struct {
 	store   state.Store
 	socket  string
 	began   time.Time
-	log     *zap.Logger
+	log     *slog.Logger
 	machine *project.Machine
 	process *process.Runtime
 	speaker *engines.Process // to engines
@@ -132,6 +131,7 @@ func (d *Daemon) begin() (l *net.UnixListener, err error) {
 		Note:     d.note,
 		Installs: sync.OnceValue(func() []postgres.Install { return postgres.Installs(os.Getenv) }),
 		Log:      d.log,
+		Get:      func(ctx context.Context, url string) (string, error) { return d.speaker.Get(ctx, url) },
 		Clear:    d.clear,
 		Intact:   d.intact,
 		Retain: func(dir string, bytes int64, age time.Duration) {
@@ -149,13 +149,13 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener, end context.CancelFu
 	life := d.life
 	d.leave = leave
 
-	server := &ipc.Server{Methods: d.table(), Report: func(err error) { d.log.Error("ipc", zap.Error(err)) }}
+	server := &ipc.Server{Methods: d.table(), Report: func(err error) { d.log.Error("ipc", "error", err) }}
 	d.load() // before the first answer: a client must not make a project anew that is on record
 	answering := make(chan error, 1)
 	go func() { answering <- server.Serve(life, l) }()
 	d.keepPlace(life, server)
 	d.tellReady()
-	d.log.Info("serving", zap.Int("pid", os.Getpid()), zap.String("socket", d.socket), zap.String("version", d.options.Version))
+	d.log.Info("serving", "pid", os.Getpid(), "socket", d.socket, "version", d.options.Version)
 	restored := make(chan struct{})
 	go func() { defer close(restored); d.restore(life) }()
 
@@ -166,7 +166,7 @@ func (d *Daemon) serve(ctx context.Context, l net.Listener, end context.CancelFu
 	}
 	d.log.Info("leaving")
 	if failed := d.halt(life, func(ipc.Event) error { return nil }); len(failed) > 0 {
-		d.log.Error("not everything could be stopped", zap.Strings("services", failed))
+		d.log.Error("not everything could be stopped", "services", failed)
 	}
 	d.sweepEngines(life)
 	d.rewrite()
@@ -192,10 +192,10 @@ func (d *Daemon) close() {
 	}
 	d.machine.Close()
 	if err := d.speaker.Close(); err != nil {
-		d.log.Warn("engines", zap.Error(err))
+		d.log.Warn("engines", "error", err)
 	}
 	if err := d.process.Close(); err != nil {
-		d.log.Warn("keeper", zap.Error(err))
+		d.log.Warn("keeper", "error", err)
 	}
 }
 
@@ -251,7 +251,7 @@ func (d *Daemon) admit(dir string, p *project.Project) {
 func (d *Daemon) complain(problems []error) {
 	for _, err := range problems {
 		if err != nil {
-			d.log.Error("state", zap.Error(err))
+			d.log.Error("state", "error", err)
 		}
 	}
 }
@@ -340,7 +340,7 @@ func (d *Daemon) note(log string, run int, text string) {
 	}
 	k, err := d.process.Keeper(d.life)
 	if err != nil {
-		d.log.Warn("keeper", zap.Error(err))
+		d.log.Warn("keeper", "error", err)
 		return
 	}
 	k.Note(log, run, text)

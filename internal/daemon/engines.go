@@ -7,8 +7,6 @@ import (
 	"strings"
 	"sync"
 
-	"go.uber.org/zap"
-
 	"github.com/locald/locald/internal/engines"
 	"github.com/locald/locald/internal/project"
 	"github.com/locald/locald/runtime"
@@ -66,7 +64,7 @@ func (d *Daemon) sweepEngines(ctx context.Context) {
 		}
 		sweeping.Go(func() {
 			if err := e.Sweep(ctx); err != nil && !errors.Is(err, runtime.ErrUnavailable) {
-				d.log.Warn("engine", zap.Error(err))
+				d.log.Warn("engine", "error", err)
 			}
 		})
 	}

@@ -1,13 +1,11 @@
 package daemon
 
 import (
+	"log/slog"
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,16 +14,11 @@ const fullLog = 8 << 20
 
 // logger writes to standard error: for people when one watches, else into the
 // log file, which standard error is then.
-func logger(o Options) *zap.Logger {
-	encoding := zap.NewProductionEncoderConfig()
-	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	encoder, out := zapcore.NewJSONEncoder(encoding), zapcore.WriteSyncer(&rotated{path: o.Places.Log, full: fullLog, std: []*os.File{os.Stderr, os.Stdout}})
+func logger(o Options) *slog.Logger {
 	if o.Foreground {
-		encoding.EncodeTime = zapcore.TimeEncoderOfLayout(time.TimeOnly)
-		encoding.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder, out = zapcore.NewConsoleEncoder(encoding), zapcore.Lock(os.Stderr)
+		return slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	return zap.New(zapcore.NewCore(encoder, out, zap.InfoLevel))
+	return slog.New(slog.NewJSONHandler(&rotated{path: o.Places.Log, full: fullLog, std: []*os.File{os.Stderr, os.Stdout}}, nil))
 }
 
 // rotated writes to a standard stream while that is a file of ours: when it is
@@ -46,9 +39,6 @@ func (r *rotated) Write(b []byte) (int, error) {
 	r.turn()
 	return r.std[0].Write(b)
 }
-
-// Sync implements zapcore.WriteSyncer. A line that was written is the kernel's.
-func (r *rotated) Sync() error { return nil }
 
 // turn begins a new file when the one in use is full. When it cannot, the one
 // in use goes on.

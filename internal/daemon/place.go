@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"sync"
 
-	"go.uber.org/zap"
-
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/ipc"
 	"github.com/locald/locald/runtime"
@@ -60,7 +58,7 @@ func (d *Daemon) intact() error {
 		return p.lost
 	}
 	d.log.Warn("the daemon's place was removed and made again",
-		zap.Bool("lock", !lock), zap.Bool("directory", !dir), zap.Bool("socket", !socket), zap.Bool("identity", !known))
+		"lock", !lock, "directory", !dir, "socket", !socket, "identity", !known)
 	p.told = ""
 	p.watch()
 	return p.lost
@@ -136,7 +134,7 @@ func (d *Daemon) announce() error {
 func (d *Daemon) tellOnce(what string, err error) {
 	if d.place.told != err.Error() {
 		d.place.told = err.Error()
-		d.log.Error(what, zap.Error(err))
+		d.log.Error(what, "error", err)
 	}
 }
 
@@ -145,7 +143,7 @@ func (d *Daemon) keepPlace(ctx context.Context, server *ipc.Server) {
 	d.place.serve = func(l net.Listener) {
 		d.serving.Go(func() {
 			if err := server.Serve(ctx, l); err != nil {
-				d.log.Error("socket", zap.Error(err))
+				d.log.Error("socket", "error", err)
 			}
 		})
 	}
@@ -172,7 +170,7 @@ func (d *Daemon) rewrite() {
 	}
 	for _, p := range d.known() {
 		if err := p.Rewrite(); err != nil {
-			d.log.Error("what is wanted cannot be written down", zap.String("project", p.ID()), zap.Error(err))
+			d.log.Error("what is wanted cannot be written down", "project", p.ID(), "error", err)
 		}
 	}
 }

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/locald/locald/internal/engines"
 	"github.com/locald/locald/internal/project"
 	"github.com/locald/locald/internal/state"
@@ -49,7 +47,7 @@ func (d *Daemon) dropSockets(r state.Project) {
 			continue
 		}
 		if err := os.Remove(path); err != nil {
-			d.log.Warn("notification socket", zap.Error(err))
+			d.log.Warn("notification socket", "error", err)
 		}
 	}
 }
@@ -68,7 +66,7 @@ func (d *Daemon) restore(ctx context.Context) {
 	}
 	clearing.Wait()
 	if started > 0 {
-		d.log.Info("restored", zap.Int("started", started), zap.Duration("took", time.Since(began)))
+		d.log.Info("restored", "started", started, "took", time.Since(began).String())
 	}
 }
 
@@ -156,9 +154,9 @@ func (d *Daemon) revive(ctx context.Context, decisions []restore.Decision) int {
 		}
 	}
 	for id := range wanted {
-		note := func(text string) { d.log.Warn("restore", zap.String("project", id), zap.String("note", text)) }
+		note := func(text string) { d.log.Warn("restore", "project", id, "note", text) }
 		if err := byID[id].Restore(ctx, note); err != nil {
-			d.log.Error("restore", zap.String("project", id), zap.Error(err))
+			d.log.Error("restore", "project", id, "error", err)
 		}
 		rested := make(chan struct{})
 		d.rested[id] = rested

@@ -10,6 +10,7 @@ import (
 // What the process is asked beside the contract, and what it asks.
 const (
 	MethodOpen       = "open"       // Opening, before anything else
+	MethodGet        = "get"        // a URL of https; Got
 	MethodDiscover   = "discover"   // what speaks Docker's API: Found of each place
 	MethodNamed      = "named"      // whether the user has named an engine
 	MethodContainerd = "containerd" // Found of containerd
@@ -128,4 +129,10 @@ func (p *Process) Survey(ctx context.Context) (Survey, error) {
 	}
 	s, err := remote.Call[Surveyed](ctx, peer, MethodSurvey, struct{}{})
 	return Survey{Made: s.Made, Asked: unpackAll(s.Asked), Files: s.Files}, err
+}
+
+// Got is the status of a GET ("200 OK"), or why there is none.
+type Got struct {
+	Status string `json:"status,omitempty"`
+	Why    string `json:"why,omitempty"`
 }

@@ -239,6 +239,20 @@ func (e *Engine) Start(ctx context.Context, spec runtime.Spec) (runtime.Instance
 	return e.Containers.Start(ctx, spec)
 }
 
+// Get is the status of a GET by https, whatever certificate the other side has:
+// this process is the one that has a library for TLS.
+func (p *Process) Get(ctx context.Context, url string) (status string, err error) {
+	peer, err := p.dial(ctx)
+	if err != nil {
+		return "", err
+	}
+	got, err := remote.Call[Got](ctx, peer, MethodGet, url)
+	if err == nil && got.Why != "" {
+		err = errors.New(got.Why)
+	}
+	return got.Status, err
+}
+
 // mark puts on record that something was started in an engine.
 func (p *Process) mark() error {
 	p.mu.Lock()

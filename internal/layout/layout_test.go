@@ -33,7 +33,7 @@ var doors = map[string][]string{
 	"internal/build":        {"runtime"},
 	"internal/config":       {},
 	"internal/engines":      {"runtime", "runtime/remote"},
-	"internal/engines/host": {"runtime", "runtime/builtin", "runtime/container", "runtime/containerd", "runtime/outer", "runtime/remote", "internal/engines"},
+	"internal/engines/host": {"runtime", "runtime/builtin", "runtime/container", "runtime/containerd", "runtime/outer", "runtime/remote", "internal/engines", "internal/probe"},
 	"internal/env":          {"internal/config"},
 	"internal/keeper":       {"internal/logs", "internal/wire"},
 	"internal/layout":       {},

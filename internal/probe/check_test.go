@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -535,4 +536,35 @@ func TestWhatIsPausedIsNotReady(t *testing.T) {
 			t.Errorf("got %+v\nwant %+v", got, want)
 		}
 	})
+}
+
+func TestHTTPAnswersThatAreNoStatus(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]Finding{
+		"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n": {Ready: true},
+		"HTTP/1.0 204\r\n\r\n":       {Ready: true},
+		"220 mail.example ESMTP\r\n": {Detail: `GET /: answered "220 mail.example ESMTP", which is not HTTP`},
+		"HTTP/1.1 2\r\n\r\n":         {Detail: `GET /: answered "HTTP/1.1 2", which is not HTTP`},
+		"":                           {Detail: "GET /: closed the connection without an answer"},
+	} {
+		addr, port := tcpServer(t, func(c net.Conn) {
+			_, _ = bufio.NewReader(c).ReadString('\n')
+			fmt.Fprint(c, answer)
+			c.Close()
+		})
+		expect(t, run(t, HTTP{URL: "http://" + addr}, listening(port), func(Finding) bool { return true }), want)
+	}
+}
+
+func TestHTTPSIsAskedElsewhere(t *testing.T) {
+	t.Parallel()
+	var asked string
+	h := HTTP{URL: "https://192.0.2.1/healthz", Secure: func(_ context.Context, url string) (string, error) {
+		asked = url
+		return "401 Unauthorized", nil
+	}}
+	expect(t, run(t, h, listening(1), func(Finding) bool { return true }), Finding{Detail: "GET /healthz: 401 Unauthorized"})
+	if asked != h.URL {
+		t.Errorf("asked %q", asked)
+	}
 }

@@ -33,7 +33,7 @@ func (p Postgres) Run(ctx context.Context, in runtime.Instance, report func(Find
 		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 		defer cancel()
 		if err := p.ask(ctx); err != nil {
-			return Finding{Detail: "postgres at " + p.Addr + ": " + plain(err)}
+			return Finding{Detail: "postgres at " + p.Addr + ": " + Plain(err)}
 		}
 		return Finding{Ready: true}
 	})

@@ -33,7 +33,7 @@ func (p Published) Run(ctx context.Context, _ runtime.Instance, report func(Find
 		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 		defer cancel()
 		if err := answers(ctx, p.Addr); err != nil {
-			return Finding{Detail: p.Addr + ": " + plain(err)}
+			return Finding{Detail: p.Addr + ": " + Plain(err)}
 		}
 		return Finding{Ready: true}
 	})
@@ -74,8 +74,8 @@ func dial(ctx context.Context, addr string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, network, addr)
 }
 
-// plain is an error without the addresses that package net puts before it.
-func plain(err error) string {
+// Plain is an error without the addresses that package net puts before it.
+func Plain(err error) string {
 	var errno syscall.Errno
 	var wrong *net.OpError
 	var timeout net.Error

@@ -36,7 +36,7 @@ func (t TCP) Run(ctx context.Context, in runtime.Instance, report func(Finding))
 			try = connects
 		}
 		if err := try(ctx, t.Addr); err != nil {
-			return t.Addr + ": " + plain(err)
+			return t.Addr + ": " + Plain(err)
 		}
 		return ""
 	})

@@ -132,7 +132,7 @@ func (s *service) checkHealth(ctx context.Context, run int, in runtime.Instance,
 	case h.HTTP != "":
 		var target string
 		target, err = s.healthURL(h.HTTP)
-		check = probe.HTTP{URL: target, Policy: policy}
+		check = probe.HTTP{URL: target, Policy: policy, Secure: s.project.machine.Get}
 	case h.TCP != 0:
 		check = probe.TCP{Addr: fmt.Sprintf("127.0.0.1:%d", s.outside(h.TCP)), Policy: policy}
 	case !h.Command.Empty():

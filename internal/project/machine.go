@@ -4,12 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/locald/locald/internal/ports"
 	"github.com/locald/locald/internal/postgres"
@@ -27,7 +26,10 @@ type Machine struct {
 	Choose     func(ctx context.Context) Engine       // the engine for a project that names none and has nothing anywhere
 	Note       func(log string, run int, text string) // an event line for a service's log
 	Installs   func() []postgres.Install
-	Log        *zap.Logger
+	Log        *slog.Logger
+
+	// Get is the status of a GET by https ("200 OK").
+	Get func(ctx context.Context, url string) (status string, err error)
 
 	// Clear returns nil once nothing that an earlier daemon left is left in a
 	// runtime; nothing is started there before. It tries again each time.

@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/locald/locald/internal/config"
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/runtime"
@@ -332,6 +330,6 @@ func (p *Project) Log(name string) string { return p.machine.Store.Log(p.id, nam
 // Close logs what was left undone when the daemon leaves.
 func (p *Project) Close() {
 	if err := p.records.lastError(); err != nil {
-		p.machine.Log.Error("records are not written", zap.String("project", p.id), zap.Error(err))
+		p.machine.Log.Error("records are not written", "project", p.id, "error", err)
 	}
 }

@@ -2,12 +2,11 @@ package project
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/locald/locald/internal/state"
 	"github.com/locald/locald/supervisor"
@@ -18,7 +17,7 @@ import (
 type records struct {
 	disk    *state.Records
 	project string
-	log     *zap.Logger
+	log     *slog.Logger
 	wake    chan struct{}
 	writing sync.Mutex // held while records are written, so that an older one never follows a newer one
 
@@ -100,7 +99,7 @@ func (r *records) write(names ...string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil && r.err == nil {
-		r.log.Error("records are not written", zap.String("project", r.project), zap.Error(err))
+		r.log.Error("records are not written", "project", r.project, "error", err)
 	}
 	if r.err = err; err != nil {
 		for _, name := range names {

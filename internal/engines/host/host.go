@@ -62,6 +62,7 @@ func (h *host) answer() {
 		h.opening = o
 		return struct{}{}, nil
 	})
+	remote.Handle(h.peer, engines.MethodGet, func(ctx context.Context, url string) (engines.Got, error) { return get(ctx, url), nil })
 	remote.Handle(h.peer, engines.MethodDiscover, func(ctx context.Context, _ struct{}) ([]engines.Found, error) {
 		return packAll(container.Discover(ctx, os.Getenv, runtime.EngineAuto)), nil
 	})
