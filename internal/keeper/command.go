@@ -2,9 +2,10 @@ package keeper
 
 import (
 	"bufio"
-	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -183,16 +184,36 @@ func interpreter(path string) string {
 		name, _, _ := strings.Cut(strings.TrimLeft(strings.TrimSuffix(rest, "\n"), " \t"), " ")
 		return name
 	}
-	program, err := elf.NewFile(f)
-	if err != nil {
+	return loader(f)
+}
+
+// loader is what an ELF program wants to be loaded by: its segment of type
+// PT_INTERP. Package debug/elf brings decompressors and DWARF with it.
+func loader(f io.ReaderAt) string {
+	const narrow, wide, little, interpreter = 1, 2, 1, 3
+	order := binary.LittleEndian
+	header, segment := make([]byte, 64), make([]byte, 56)
+	if n, _ := f.ReadAt(header, 0); n < len(header) || string(header[:4]) != "\x7fELF" || header[5] != little {
 		return ""
 	}
-	for _, p := range program.Progs {
-		if p.Type == elf.PT_INTERP {
-			name := make([]byte, min(p.Filesz, 4096))
-			n, _ := p.ReadAt(name, 0)
-			return strings.TrimRight(string(name[:n]), "\x00")
+	var at, size, count int
+	switch header[4] {
+	case wide:
+		at, size, count = int(order.Uint64(header[32:])), int(order.Uint16(header[54:])), int(order.Uint16(header[56:]))
+	case narrow:
+		at, size, count = int(order.Uint32(header[28:])), int(order.Uint16(header[42:])), int(order.Uint16(header[44:]))
+	}
+	for i := range count {
+		if n, _ := f.ReadAt(segment, int64(at+i*size)); n < 40 || order.Uint32(segment) != interpreter {
+			continue
 		}
+		offset, length := int64(order.Uint32(segment[4:])), uint64(order.Uint32(segment[16:]))
+		if header[4] == wide {
+			offset, length = int64(order.Uint64(segment[8:])), order.Uint64(segment[32:])
+		}
+		name := make([]byte, min(length, 4096))
+		n, _ := f.ReadAt(name, offset)
+		return strings.TrimRight(string(name[:n]), "\x00")
 	}
 	return ""
 }
