@@ -285,16 +285,18 @@ func (l *ledger) stir(r *run) {
 func (l *ledger) keep(quit <-chan struct{}) {
 	timer := time.NewTimer(0)
 	<-timer.C
+	settled := false
 	for {
 		select {
 		case <-l.wake:
+			settled = false
 		case <-timer.C:
-			due := l.take(time.Now(), newest())
-			l.look(due)
+			l.look(l.take(time.Now(), newest()))
 			l.mu.Lock()
 			quiet := l.next.IsZero() || time.Until(l.next) > quietTime
 			l.mu.Unlock()
-			if quiet && len(due) > 0 {
+			if quiet && !settled {
+				settled = true
 				debug.FreeOSMemory() // what starts and stops have taken
 			}
 		case <-quit:
