@@ -168,6 +168,7 @@ func (o *output) terminal() (columns, rows int, ok bool) { return o.size(o.to) }
 const groupServices, groupProject, groupLocald = "services", "project", "locald"
 
 func (a *app) root() *cobra.Command {
+	var versionWanted bool
 	root := &cobra.Command{
 		Use:   "locald",
 		Short: "Runs the services of a project on this machine",
@@ -187,7 +188,13 @@ containers and databases, as locald.toml describes them.`,
 			}
 			return unknownCommand(cmd, args[0])
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if versionWanted {
+				a.stdout.say("locald " + a.hooks.Version + "\n")
+				return nil
+			}
+			return cmd.Help()
+		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetOut(a.stdout)
@@ -210,8 +217,9 @@ containers and databases, as locald.toml describes them.`,
 	a.add(root, groupServices, a.up(), a.down(), a.start(), a.stop(), a.restart(), a.status(), a.logs(), a.wait())
 	a.add(root, groupProject, a.run(), a.exec(), a.env(), a.port(), a.config())
 	a.add(root, groupLocald, a.server(), a.doctor(), a.images(), a.completion(root), a.version())
-	root.Version = a.hooks.Version
-	root.SetVersionTemplate("locald {{.Version}}\n")
+	// Not by cobra's own flag: its template brings text/template into the program,
+	// and with that every method that somebody might call by its name.
+	root.Flags().BoolVarP(&versionWanted, "version", "v", false, "version for locald")
 	root.SetHelpCommandGroupID(groupLocald)
 	root.SetHelpCommand(a.help(root))
 	return root
