@@ -138,6 +138,9 @@ func cannedTable() ipc.Table {
 			ipc.LogLine{Seq: 1044, Time: at, Service: "web", Run: 2, Stream: "gap", MissingBytes: 18244},
 			ipc.LogLine{Seq: 1045, Time: at, Service: "web", Run: 2, Stream: "stdout", Line: "caf\uFFFD", B64: []byte("caf\xe9"), Partial: true},
 		),
+		ipc.CallStore: streams[ipc.LogsArgs](ipc.LogStore{
+			Dir: "/home/ana/.local/share/locald/projects/shop-1a2b3c4d/logs/web", FromRun: 2, ToRun: 2,
+		}),
 		ipc.CallLeft: answers[ipc.LeftArgs](ipc.Leftovers{Things: []ipc.Thing{
 			{Kind: "process", State: ipc.ThingLeft, Name: "sleep 1000", PID: 4711, Project: "shop", Dir: "/home/ana/shop", Service: "web", Run: 3, Remedy: "locald -C /home/ana/shop down"},
 			{Kind: "file", State: ipc.ThingKept, Name: "/home/ana/.local/share/locald/projects/shop-1a2b3c4d/data/db", Project: "shop", Dir: "/home/ana/shop", Service: "db", Bytes: 47185920, Detail: "data", Remedy: "locald -C /home/ana/shop down --volumes db"},

@@ -40,6 +40,7 @@ const (
 	CallRestart = "service.restart" // ServiceArgs → stream of Event
 	CallRun     = "service.run"     // RunArgs → stream of Event, then the last one carries Target
 	CallLogs    = "logs.read"       // LogsArgs → stream of LogLine
+	CallStore   = "logs.store"      // LogsArgs → stream of LogStore
 	CallDoctor  = "doctor"          // NoArgs → Doctor
 	CallLeft    = "leftovers"       // LeftArgs → Leftovers
 	CallImages  = "images.list"     // NoArgs → Images
@@ -153,6 +154,15 @@ type LogsArgs struct {
 	Stream   string   `json:"stream,omitempty"` // "stdout", "stderr"
 	Output   bool     `json:"output,omitempty"` // only what services wrote, no events
 	Run      string   `json:"run,omitempty"`    // "current", "previous", "recent" (the previous one and all after it), a number; empty is all
+}
+
+// LogStore is where the log of the one service that was named lies, and which of
+// its runs are asked for: for a client on this machine that reads the files
+// itself. One comes; with Follow the stream ends when the daemon does.
+type LogStore struct {
+	Dir     string `json:"dir"`
+	FromRun int    `json:"from_run,omitempty"` // the first run; 0 is open
+	ToRun   int    `json:"to_run,omitempty"`   // the last run; 0 is open
 }
 
 // Status is the services of a project at one moment, as "status --json" prints them.

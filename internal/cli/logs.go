@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"time"
@@ -76,6 +78,9 @@ func (a *app) runLogs(cmd *cobra.Command, names []string, flags logsFlags) error
 	client, err := a.connect(cmd.Context(), startAlways)
 	if err != nil {
 		return err
+	}
+	if flags.raw && len(names) == 1 {
+		return a.copyLog(cmd.Context(), client, args)
 	}
 	style := logStyle{json: flags.json, raw: flags.raw, timestamps: flags.timestamps, noPrefix: flags.noPrefix}
 	if !style.raw && !style.json && !style.noPrefix {
@@ -196,6 +201,46 @@ func (a *app) printLogs(ctx context.Context, client *ipc.Client, args ipc.LogsAr
 			return err
 		}
 	}
+}
+
+// copyLog prints what one service wrote from where it is stored: nothing has to
+// be done to it on the way. The daemon says where that is, and while it is
+// followed whether there still is a daemon.
+func (a *app) copyLog(ctx context.Context, client *ipc.Client, args ipc.LogsArgs) error {
+	stream, err := client.Stream(ctx, ipc.CallStore, args)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }()
+	var store ipc.LogStore
+	if err := stream.Next(&store); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Dir(filepath.Dir(store.Dir))); err != nil {
+		// The project's directory is there before any log: we do not see the
+		// daemon's files, as in a container that only has its socket.
+		return a.printLogs(ctx, client, args, logStyle{raw: true})
+	}
+	query := logs.Query{Tail: args.Tail, After: args.After, Stream: logs.Stream(args.Stream), FromRun: store.FromRun, ToRun: store.ToRun}
+	query.Since, _ = time.Parse(time.RFC3339Nano, args.Since) // moment made them, or they are empty
+	query.Until, _ = time.Parse(time.RFC3339Nano, args.Until)
+	if args.Grep != "" {
+		if query.Grep, err = regexp.Compile(args.Grep); err != nil {
+			return err
+		}
+	}
+	following, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	if args.Follow {
+		go func() { end(stream.Next(&ipc.LogStore{})) }()
+	}
+	if err := logs.OpenReader(store.Dir).Copy(following, query, args.Follow, a.stdout); err != nil {
+		return err
+	}
+	if ctx.Err() == nil && !errors.Is(context.Cause(following), io.EOF) {
+		return context.Cause(following)
+	}
+	return ctx.Err()
 }
 
 // unseen notes a line, and reports whether it is a further one.

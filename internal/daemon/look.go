@@ -308,22 +308,48 @@ func masked(name, value string) string {
 	return "***"
 }
 
-func (d *Daemon) logs(ctx context.Context, a ipc.LogsArgs, send func(ipc.LogLine) error) error {
-	p, err := d.look(a.Project)
+// queries is what to read of which services' logs.
+func (d *Daemon) queries(a ipc.LogsArgs) (p *project.Project, names []string, queries []logs.Query, err error) {
+	p, err = d.look(a.Project)
 	if err != nil {
-		return fault(err)
+		return nil, nil, nil, fault(err)
 	}
-	names, err := p.Known(a.Services)
+	names, err = p.Known(a.Services)
 	if err != nil {
-		return fault(err)
+		return nil, nil, nil, fault(err)
 	}
-	queries, view := make([]logs.Query, len(names)), p.View()
-	for i, n := range names {
+	view := p.View()
+	for _, n := range names {
 		q, err := query(a, view.Status[n], p.History(n).Next()-1)
 		if err != nil {
-			return err
+			return nil, nil, nil, err
 		}
-		queries[i] = q
+		queries = append(queries, q)
+	}
+	return p, names, queries, nil
+}
+
+// logStore tells where a log is, and stays as long as it is followed: the client
+// sees by that that there is a daemon.
+func (d *Daemon) logStore(ctx context.Context, a ipc.LogsArgs, send func(ipc.LogStore) error) error {
+	p, names, queries, err := d.queries(a)
+	if err != nil {
+		return err
+	}
+	if len(a.Services) != 1 || len(names) != 1 {
+		return invalid("services", errors.New("one is to be named"), "locald logs --raw web")
+	}
+	err = send(ipc.LogStore{Dir: p.Log(names[0]), FromRun: queries[0].FromRun, ToRun: queries[0].ToRun})
+	if err == nil && a.Follow {
+		<-ctx.Done()
+	}
+	return err
+}
+
+func (d *Daemon) logs(ctx context.Context, a ipc.LogsArgs, send func(ipc.LogLine) error) error {
+	p, names, queries, err := d.queries(a)
+	if err != nil {
+		return err
 	}
 	if a.Follow {
 		return followLogs(ctx, p, names, queries, newcomers(a), send)

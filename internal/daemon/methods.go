@@ -34,6 +34,7 @@ func (d *Daemon) table() ipc.Table {
 		ipc.CallWait:    stream(d.wait),
 		ipc.CallRun:     stream(d.run),
 		ipc.CallLogs:    ipc.Stream(d.logs).Patient(),
+		ipc.CallStore:   ipc.Stream(d.logStore).Patient(),
 		ipc.CallDoctor:  ipc.Answer(d.doctor),
 		ipc.CallLeft:    ipc.Answer(d.leftovers),
 		ipc.CallImages:  ipc.Answer(d.images),

@@ -13,23 +13,26 @@ import (
 // taken stays in the store, and if it is deleted there, a gap says so. An error
 // of emit ends Follow with that error.
 func (r *Reader) Follow(ctx context.Context, q Query, emit func([]Line) error) error {
+	return r.follow(q, newCursor(ctx, r.dir, newFilter(q), emit))
+}
+
+// follow is Follow with a cursor, which it closes.
+func (r *Reader) follow(q Query, c *cursor) error {
+	defer c.close()
+	ctx := c.ctx
 	if !q.Until.IsZero() {
 		until, cancel := context.WithDeadline(ctx, q.Until)
 		defer cancel()
 		if until.Err() != nil && ctx.Err() == nil {
 			// The past needs no waiting, but it needs reading.
-			c := newCursor(ctx, r.dir, newFilter(q), emit)
-			defer c.close()
 			return ended(ctx, c.present(q.Tail))
 		}
-		ctx = until
+		ctx, c.ctx = until, until
 	}
 	// The watch comes before the first look, or what is written in between
 	// would be seen late.
 	w := watch(r.dir)
 	defer func() { w.close() }()
-	c := newCursor(ctx, r.dir, newFilter(q), emit)
-	defer c.close()
 	if err := c.present(q.Tail); err != nil {
 		return ended(ctx, err)
 	}

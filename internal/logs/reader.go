@@ -95,6 +95,7 @@ type cursor struct {
 	filter filter
 	emit   func([]Line) error
 	batch  []Line
+	pour   *pour // takes the payloads of whole blocks; nil when all are lines
 
 	seg  segment
 	scan *scanner // of seg; nil when none is open
@@ -120,13 +121,17 @@ func (c *cursor) close() {
 
 // flush hands out the batch.
 func (c *cursor) flush() error {
-	if len(c.batch) == 0 {
-		return c.ctx.Err()
+	if len(c.batch) > 0 {
+		err := c.emit(c.batch)
+		c.batch = c.batch[:0]
+		if err != nil {
+			return err
+		}
 	}
-	err := c.emit(c.batch)
-	c.batch = c.batch[:0]
-	if err != nil {
-		return err
+	if c.pour != nil {
+		if err := c.pour.out.Flush(); err != nil {
+			return err
+		}
 	}
 	return c.ctx.Err()
 }
@@ -304,17 +309,29 @@ func (c *cursor) block(h header) error {
 	}
 	if skip {
 		c.scan.skip()
-	} else {
-		payload, err := c.scan.payload()
-		if err != nil {
-			return err
-		}
-		if err := c.lines(h, payload, c.add); err != nil {
-			return err
-		}
+	} else if err := c.take(h); err != nil {
+		return err
 	}
 	c.started, c.next, c.before = true, h.end(), h.before+uint64(h.length)
 	return nil
+}
+
+// take hands out the lines of a block that are wanted.
+func (c *cursor) take(h header) error {
+	payload, err := c.scan.payload()
+	if err != nil {
+		return err
+	}
+	if c.pour == nil || !c.whole(h) {
+		return c.lines(h, payload, c.add)
+	}
+	if len(c.batch) > 0 {
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
+	_, err = c.pour.out.Write(payload)
+	return err
 }
 
 // missing hands out a gap when lines are missing before a block.

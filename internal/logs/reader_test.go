@@ -94,6 +94,14 @@ func TestQueriesAgreeWithReadingEverything(t *testing.T) {
 				if got := read(t, dir, q); texts(got) != texts(expect) {
 					t.Errorf("tail %d: got\n%swant\n%s", tail, texts(got), texts(expect))
 				}
+				q.Output = true
+				var copied, output bytes.Buffer
+				for _, l := range read(t, dir, q) {
+					fmt.Fprintf(&output, "%s\n", l.Data)
+				}
+				if err := OpenReader(dir).Copy(t.Context(), q, false, &copied); err != nil || copied.String() != output.String() {
+					t.Errorf("tail %d: %v, copied\n%swant\n%s", tail, err, &copied, &output)
+				}
 			}
 		})
 	}
