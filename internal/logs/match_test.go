@@ -3,6 +3,7 @@ package logs
 import (
 	"bytes"
 	"regexp"
+	"slices"
 	"testing"
 )
 
@@ -92,4 +93,22 @@ func TestMatcherOfManyStates(t *testing.T) {
 	if len(got) != len(want) || !bytes.Equal(bytes.Join(got, newline), bytes.Join(want, newline)) {
 		t.Errorf("found %d lines, want %d", len(got), len(want))
 	}
+}
+
+func FuzzNeedle(f *testing.F) {
+	f.Add([]byte("b"), bytes.Repeat([]byte("a"), 31), []byte("b"))
+	f.Add([]byte("abc"), bytes.Repeat([]byte("ab"), 40), []byte("c"))
+	f.Add([]byte("aa"), []byte("a"), []byte("a"))
+	f.Add([]byte("needle"), bytes.Repeat([]byte("needl needle"), 9), bytes.Repeat([]byte("x"), 64))
+	f.Add([]byte("a long needle"), bytes.Repeat([]byte("hay "), 100), []byte("a long needle"))
+	f.Add([]byte("a long needle"), bytes.Repeat([]byte("a long need"), 100), []byte("a long needle"))
+	f.Fuzz(func(t *testing.T, text, before, after []byte) {
+		if len(text) == 0 {
+			return
+		}
+		p := slices.Concat(before, after)
+		if got, want := (&needle{text: text}).index(p), bytes.Index(p, text); got != want {
+			t.Fatalf("%q in %q: %d, want %d", text, p, got, want)
+		}
+	})
 }

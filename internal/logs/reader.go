@@ -101,10 +101,16 @@ type cursor struct {
 	scan *scanner // of seg; nil when none is open
 	pass int      // lines that pass the filter and are left out
 
+	place
+	begun func(header) error // told of the first block, if not nil
+	anew  bool               // the directory was replaced
+}
+
+// place is how far a cursor has come in a store.
+type place struct {
 	started bool
 	next    uint64 // the number that should come, once started
 	before  uint64 // header.before that should come
-	anew    bool   // the directory was replaced
 }
 
 func newCursor(ctx context.Context, dir string, f filter, emit func([]Line) error) *cursor {
@@ -148,19 +154,21 @@ func (c *cursor) present(tail int) error {
 		size = info.Size()
 	}
 	start := c.begin(list)
-	if tail >= 0 {
-		if start, err = c.rewind(list, start, size, tail); err != nil {
+	if tail < 0 {
+		c.expect()
+	} else if start, err = c.rewind(list, start, size, tail); err != nil {
+		return err
+	}
+	for to := c.filter.to; to > 0 && start < newest && list[newest].run > to; newest-- { // runs follow one another
+		size = -1
+	}
+	if c.filter.grep != nil && c.pass == 0 {
+		if err := c.search(list[start:newest]); err != nil {
 			return err
 		}
-	} else if c.filter.after > 0 && c.filter.from == 0 && c.filter.since == 0 {
-		c.started, c.next = true, c.filter.after+1
-	} else if c.filter.after == 0 && c.filter.from == 0 && c.filter.since == 0 {
-		c.started, c.next = true, 1 // everything is wanted, so what was removed before is missed
+		start = newest
 	}
 	for i := start; i <= newest; i++ {
-		if to := c.filter.to; to > 0 && i > start && list[i].run > to {
-			break // runs follow one another
-		}
 		limit := int64(-1)
 		if i == newest {
 			limit = size
@@ -174,6 +182,14 @@ func (c *cursor) present(tail int) error {
 	}
 	c.pass = 0
 	return nil
+}
+
+// expect says which number should come first, where that can be known.
+func (c *cursor) expect() {
+	if c.filter.from == 0 && c.filter.since == 0 {
+		// If everything is wanted, what was removed before is missed.
+		c.started, c.next = true, c.filter.after+1
+	}
 }
 
 // begin is the first segment that can hold a line that is wanted.
@@ -298,6 +314,11 @@ func (c *cursor) block(h header) error {
 	if c.started && h.end() <= c.next {
 		c.scan.skip() // read before, in a segment that was cut since
 		return nil
+	}
+	if !c.started && c.begun != nil {
+		if err := c.begun(h); err != nil {
+			return err
+		}
 	}
 	if err := c.missing(h); err != nil {
 		return err

@@ -125,10 +125,13 @@ func TestReadEndsWithItsContextAndWithEmit(t *testing.T) {
 	if err := OpenReader(dir).Read(ctx, all, func(Line) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
 	}
-	enough, seen := errors.New("enough"), 0
-	err := OpenReader(dir).Read(t.Context(), all, func(Line) error { seen++; return enough })
-	if !errors.Is(err, enough) || seen != 1 {
-		t.Errorf("%v after %d lines", err, seen)
+	enough := errors.New("enough")
+	for _, q := range []Query{all, {Tail: -1, Grep: regexp.MustCompile("run")}} {
+		seen := 0
+		err := OpenReader(dir).Read(t.Context(), q, func(Line) error { seen++; return enough })
+		if !errors.Is(err, enough) || seen != 1 {
+			t.Errorf("%v after %d lines", err, seen)
+		}
 	}
 }
 

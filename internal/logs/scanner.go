@@ -15,6 +15,10 @@ var errTorn = errors.New("block is not complete")
 const (
 	bufferSize = 256 << 10
 	pageSize   = 4 << 10
+
+	// largeBlock is the size of blocks that are read one by one, each with the
+	// header of the next: what is read of a block before would have to be moved.
+	largeBlock = 32 << 10
 )
 
 // buffers lets a thousand idle followers share what only active ones need.
@@ -136,7 +140,7 @@ func (s *scanner) need(n int) error {
 		s.buf = buffers.Get().(*[]byte)
 	}
 	if n > len(*s.buf) {
-		bigger := make([]byte, headerSize+maxPayload)
+		bigger := make([]byte, 2*headerSize+maxPayload)
 		copy(bigger, (*s.buf)[s.lo:s.hi])
 		if len(*s.buf) == bufferSize {
 			buffers.Put(s.buf)
@@ -147,7 +151,11 @@ func (s *scanner) need(n int) error {
 	}
 	s.lo, s.hi = 0, s.hi-s.lo
 	for s.hi < n {
-		room := (*s.buf)[s.hi:min(len(*s.buf), max(n, s.hi+s.ahead))]
+		upTo := max(n, s.hi+s.ahead)
+		if n >= largeBlock {
+			upTo = n + headerSize
+		}
+		room := (*s.buf)[s.hi:min(len(*s.buf), upTo)]
 		s.ahead = min(2*s.ahead, bufferSize)
 		if left := s.end - s.off - int64(s.hi); int64(len(room)) > left {
 			room = room[:left]
