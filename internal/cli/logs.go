@@ -234,7 +234,7 @@ func (a *app) copyLog(ctx context.Context, client *ipc.Client, args ipc.LogsArgs
 	if args.Follow {
 		go func() { end(stream.Next(&ipc.LogStore{})) }()
 	}
-	if err := logs.OpenReader(store.Dir).Copy(following, query, args.Follow, a.stdout); err != nil {
+	if err := logs.OpenReader(store.Dir).Copy(following, query, args.Follow, a.stdout.to); err != nil {
 		return err
 	}
 	if ctx.Err() == nil && !errors.Is(context.Cause(following), io.EOF) {

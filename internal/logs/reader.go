@@ -252,6 +252,9 @@ func (c *cursor) open(s segment, limit int64) error {
 	}
 	c.seg, c.scan = s, newScanner(f)
 	c.scan.refill = c.flush
+	if c.pour != nil && c.pour.file != nil {
+		c.scan.ahead = pageSize // few payloads pass through us
+	}
 	if limit >= 0 {
 		c.scan.end = limit
 		return nil
@@ -339,11 +342,11 @@ func (c *cursor) block(h header) error {
 
 // take hands out the lines of a block that are wanted.
 func (c *cursor) take(h header) error {
-	payload, err := c.scan.payload()
-	if err != nil {
-		return err
-	}
 	if c.pour == nil || !c.whole(h) {
+		payload, err := c.scan.payload()
+		if err != nil {
+			return err
+		}
 		return c.lines(h, payload, c.add)
 	}
 	if len(c.batch) > 0 {
@@ -351,8 +354,7 @@ func (c *cursor) take(h header) error {
 			return err
 		}
 	}
-	_, err = c.pour.out.Write(payload)
-	return err
+	return c.pour.block(c.scan)
 }
 
 // missing hands out a gap when lines are missing before a block.
