@@ -3,6 +3,7 @@ package logs
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // Follow calls emit for what the store holds and q asks for, and then for every
@@ -36,11 +37,28 @@ func (r *Reader) follow(q Query, c *cursor) error {
 	if err := c.present(q.Tail); err != nil {
 		return ended(ctx, err)
 	}
-	for {
+	for armed := false; ; {
+		before := c.before
+		if err := c.advance(w.listed()); err != nil {
+			return ended(ctx, err)
+		}
 		if c.scan != nil {
 			c.scan.release()
 		}
-		if err := w.wait(ctx); err != nil {
+		var err error
+		switch came := c.before - before; {
+		case came > 0:
+			armed = false
+			err = pause(ctx, restAfter(came))
+		case !armed && c.scan != nil:
+			// What came in between is looked for once more.
+			w.arm(c.scan.f.Name())
+			armed = true
+		default:
+			armed = false
+			err = w.wait(ctx)
+		}
+		if err != nil {
 			return nil //nolint:nilerror // the end of ctx is how a follower ends
 		}
 		if w.stale() {
@@ -48,11 +66,20 @@ func (r *Reader) follow(q Query, c *cursor) error {
 			w.close()
 			w = watch(r.dir)
 		}
-		if err := c.advance(w.listed()); err != nil {
-			return ended(ctx, err)
-		}
 	}
 }
+
+// restAfter is how long a follower rests after a look that has found so many
+// bytes, before it looks again: those who write lose little to it, and many lines
+// become one output.
+func restAfter(came uint64) time.Duration {
+	if came < much {
+		return time.Millisecond
+	}
+	return 20 * time.Millisecond
+}
+
+const much = 128 << 10
 
 // ended leaves out an error that is only the end of ctx.
 func ended(ctx context.Context, err error) error {

@@ -9,9 +9,9 @@ import (
 // that it has changed.
 const pollEvery = 50 * time.Millisecond
 
-// pause is the wait between two looks.
-func pause(ctx context.Context) error {
-	t := time.NewTimer(pollEvery)
+// pause is a wait between two looks.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -9,25 +9,23 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// What happens in a directory that is watched.
-	changed = unix.IN_MODIFY | unix.IN_CREATE | unix.IN_MOVED_TO
+	// A file has come to a directory that is watched.
+	come = unix.IN_CREATE | unix.IN_MOVED_TO
+	// A file is written to. It is told once: each telling is the work of the
+	// process that writes, and costs it as much for a follower that is stopped.
+	writing = unix.IN_MODIFY | unix.IN_ONESHOT
 	// What says that the directory is no longer there, or is another one. The
 	// kernel is silent about a directory whose deleted files are open, so the
 	// directory above is watched as well.
 	selfGone  = unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_IGNORED | unix.IN_UNMOUNT
 	childGone = unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_CREATE | unix.IN_MOVED_TO
 
-	watchMask = (changed | childGone | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF) | unix.IN_ONLYDIR
-
-	// restBetween is how long the notifier rests after it has woken followers:
-	// under load they then wake a thousand times a second, not at each write.
-	restBetween = time.Millisecond
+	watchMask = (come | childGone | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF) | unix.IN_ONLYDIR
 )
 
 // shared is the process's inotify instance, of which the kernel gives each
@@ -40,6 +38,7 @@ type notifier struct {
 	mu      sync.Mutex
 	file    *os.File
 	watches map[int32]map[*dirWatch]string // which entry of the directory counts; "" is all
+	files   map[int32]map[*dirWatch]bool   // who is to be told that a file is written to
 }
 
 // dirWatch wakes one follower when its directory changes.
@@ -49,7 +48,8 @@ type dirWatch struct {
 	woken  chan struct{}
 	list   atomic.Bool // a file has come
 	moved  atomic.Bool // the directory is another one, or gone
-	places []int32     // guarded by the notifier's lock
+	places []int32     // guarded by the notifier's lock, as is file
+	file   int32       // the same for the file that is watched
 }
 
 // watch begins to watch dir, or the nearest directory above that exists.
@@ -95,13 +95,24 @@ func below(top, path string) string {
 func (w *dirWatch) wait(ctx context.Context) error {
 	if w.blind {
 		w.list.Store(true)
-		return pause(ctx)
+		return pause(ctx, pollEvery)
 	}
 	select {
 	case <-w.woken:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// arm asks to be woken once somebody writes to the file at path, which is in the
+// directory. What was written before is not told.
+func (w *dirWatch) arm(path string) {
+	if w.blind || w.above {
+		return
+	}
+	if err := shared.arm(w, path); err != nil && !errors.Is(err, unix.ENOENT) {
+		w.blind = true
 	}
 }
 
@@ -131,11 +142,15 @@ func (w *dirWatch) tell(mask uint32, entry, name string) {
 			return
 		}
 		w.moved.Store(true)
-	case mask&changed == 0:
+	case mask&come == 0:
 		return
-	case mask&^unix.IN_MODIFY != 0:
+	default:
 		w.list.Store(true)
 	}
+	w.wake()
+}
+
+func (w *dirWatch) wake() {
 	select {
 	case w.woken <- struct{}{}:
 	default:
@@ -152,7 +167,7 @@ func (n *notifier) add(w *dirWatch, path string) error {
 			return err
 		}
 		n.file = os.NewFile(uintptr(fd), "inotify")
-		n.watches = map[int32]map[*dirWatch]string{}
+		n.watches, n.files = map[int32]map[*dirWatch]string{}, map[int32]map[*dirWatch]bool{}
 		go n.run(n.file)
 	}
 	if above := filepath.Dir(path); above != path {
@@ -167,24 +182,68 @@ func (n *notifier) add(w *dirWatch, path string) error {
 }
 
 func (n *notifier) place(w *dirWatch, path, entry string) error {
-	raw, err := n.file.SyscallConn()
+	wd, err := n.watch(path, watchMask)
 	if err != nil {
 		return err
 	}
-	var wd int
-	var failure error
-	err = raw.Control(func(fd uintptr) { wd, failure = unix.InotifyAddWatch(int(fd), path, watchMask) })
-	if err := errors.Join(err, failure); err != nil {
-		return err
-	}
-	of := n.watches[int32(wd)]
+	of := n.watches[wd]
 	if of == nil {
 		of = map[*dirWatch]string{}
-		n.watches[int32(wd)] = of
+		n.watches[wd] = of
 	}
 	of[w] = entry
-	w.places = append(w.places, int32(wd))
+	w.places = append(w.places, wd)
 	return nil
+}
+
+func (n *notifier) watch(path string, mask uint32) (wd int32, err error) {
+	raw, err := n.file.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var got int
+	var failure error
+	err = raw.Control(func(fd uintptr) { got, failure = unix.InotifyAddWatch(int(fd), path, mask) })
+	return int32(got), errors.Join(err, failure)
+}
+
+func (n *notifier) arm(w *dirWatch, path string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.file == nil || len(w.places) == 0 {
+		return nil // it is closed
+	}
+	wd, err := n.watch(path, writing)
+	if err != nil {
+		return err
+	}
+	if w.file != wd {
+		n.disarm(w)
+	}
+	if n.files[wd] == nil {
+		n.files[wd] = map[*dirWatch]bool{}
+	}
+	n.files[wd][w] = true
+	w.file = wd
+	return nil
+}
+
+// disarm takes w out of those who wait for a file.
+func (n *notifier) disarm(w *dirWatch) {
+	of := n.files[w.file]
+	if !of[w] {
+		return
+	}
+	if delete(of, w); len(of) == 0 {
+		delete(n.files, w.file)
+		n.unwatch(w.file)
+	}
+}
+
+func (n *notifier) unwatch(wd int32) {
+	if raw, err := n.file.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _, _ = unix.InotifyRmWatch(int(fd), uint32(wd)) })
+	}
 }
 
 func (n *notifier) remove(w *dirWatch) {
@@ -195,6 +254,9 @@ func (n *notifier) remove(w *dirWatch) {
 
 // forget takes w out, and ends what is watched for nobody.
 func (n *notifier) forget(w *dirWatch) {
+	if n.file != nil {
+		n.disarm(w)
+	}
 	for _, wd := range w.places {
 		of, ok := n.watches[wd]
 		if _, mine := of[w]; !ok || !mine {
@@ -205,9 +267,7 @@ func (n *notifier) forget(w *dirWatch) {
 			continue
 		}
 		delete(n.watches, wd)
-		if raw, err := n.file.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { _, _ = unix.InotifyRmWatch(int(fd), uint32(wd)) })
-		}
+		n.unwatch(wd)
 	}
 	w.places = nil
 	if n.file != nil && len(n.watches) == 0 {
@@ -225,7 +285,6 @@ func (n *notifier) run(file *os.File) {
 			return
 		}
 		n.deliver(file, buf[:got])
-		time.Sleep(restBetween)
 	}
 }
 
@@ -245,6 +304,13 @@ func (n *notifier) deliver(file *os.File, events []byte) {
 			for _, of := range n.watches {
 				tell(of, mask, name)
 			}
+			continue
+		}
+		if of, ok := n.files[wd]; ok {
+			for w := range of {
+				w.wake()
+			}
+			delete(n.files, wd) // the kernel has done so
 			continue
 		}
 		tell(n.watches[wd], mask, name)

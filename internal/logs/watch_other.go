@@ -9,8 +9,9 @@ type dirWatch struct{}
 
 func watch(string) *dirWatch { return &dirWatch{} }
 
-func (w *dirWatch) wait(ctx context.Context) error { return pause(ctx) }
+func (w *dirWatch) wait(ctx context.Context) error { return pause(ctx, pollEvery) }
 func (w *dirWatch) listed() bool                   { return true }
 func (w *dirWatch) stale() bool                    { return false }
 func (w *dirWatch) replaced() bool                 { return false }
+func (w *dirWatch) arm(string)                     {}
 func (w *dirWatch) close()                         {}
