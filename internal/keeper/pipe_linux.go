@@ -81,7 +81,7 @@ func (s *stream) size() int {
 }
 
 // widen makes the pipe of a service that writes much larger, so that it need
-// not wait while what it wrote is stored.
+// not wait while what it wrote is stored, and writing to it cheaper.
 func (s *stream) widen() {
 	if s.wide {
 		return
@@ -92,7 +92,9 @@ func (s *stream) widen() {
 	}
 	if !s.wide {
 		s.stores.wide.Add(-1)
+		return
 	}
+	s.poll.leave(s.fd)
 }
 
 func (s *stream) narrow() {

@@ -56,13 +56,22 @@ func (p *poller) add(fd int, ready func()) (id int32, err error) {
 	return p.last, nil
 }
 
-// again asks for ready to be called once more.
-func (p *poller) again(fd int, id int32) {
-	_ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: pollOnce, Fd: id})
+// again asks for ready to be called once more, also after leave.
+func (p *poller) again(fd int, id int32) error {
+	e := unix.EpollEvent{Events: pollOnce, Fd: id}
+	err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, fd, &e)
+	if errors.Is(err, unix.ENOENT) {
+		err = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &e)
+	}
+	return os.NewSyscallError("epoll_ctl", err)
 }
 
+// leave takes a descriptor out until again: writing to a pipe costs less while
+// nobody waits for that.
+func (p *poller) leave(fd int) { _ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) }
+
 func (p *poller) remove(fd int, id int32) {
-	_ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil)
+	p.leave(fd)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.ready, id)

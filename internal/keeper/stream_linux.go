@@ -91,8 +91,10 @@ func (s *stream) readOn() (end bool) {
 		default:
 			s.empty = time.Now()
 			s.narrow()
-			s.poll.again(s.fd, s.id)
-			return false
+			if s.poll.again(s.fd, s.id) == nil {
+				return false
+			}
+			time.Sleep(rest) // nobody would tell us
 		}
 	}
 	return false
