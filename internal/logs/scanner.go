@@ -13,7 +13,9 @@ import (
 var errTorn = errors.New("block is not complete")
 
 const (
-	bufferSize = 256 << 10
+	// bufferSize holds the blocks that a keeper stores, of 256 KiB and the beginning
+	// of a line, with two headers.
+	bufferSize = 264 << 10
 	pageSize   = 4 << 10
 
 	// largeBlock is the size of blocks that are read one by one, each with the
