@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -232,10 +231,11 @@ type attention struct {
 }
 
 // newest is the number that was given out last to a process or thread; "" where
-// that is not told.
+// that is not told. Of /proc/loadavg, which has it everywhere, some containers are
+// given another one.
 func newest() string {
-	line, _ := os.ReadFile("/proc/loadavg")
-	return string(line[bytes.LastIndexByte(line, ' ')+1:])
+	number, _ := os.ReadFile("/proc/sys/kernel/ns_last_pid")
+	return string(number)
 }
 
 func (h *host) openLedger(dir, name string) *ledger {

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -173,4 +174,42 @@ func FuzzRecord(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A run is looked for again only where somebody on the machine has forked since,
+// or something has happened to it.
+func TestLedgerLooksAgainAfterForks(t *testing.T) {
+	t.Parallel()
+	l := &ledger{wake: make(chan struct{}, 1), due: map[*run]attention{}}
+	r := &run{}
+	for _, step := range []struct {
+		stirred bool
+		newest  string
+		looks   bool
+	}{
+		{true, "7", true},
+		{false, "7", false},
+		{false, "8", true},
+		{true, "8", true},
+		{false, "", true},
+		{false, "", true},
+		{false, "9", true},
+	} {
+		if step.stirred {
+			l.stir(r)
+		}
+		if got := l.take(l.due[r].at, step.newest)[r]; got != step.looks {
+			t.Errorf("%+v: looked: %v", step, got)
+		}
+	}
+	if len(l.due) != 0 || !l.next.IsZero() {
+		t.Errorf("after the last look: %d due, the next at %v", len(l.due), l.next)
+	}
+	before := newest()
+	if err := exec.Command("/bin/true").Run(); err != nil {
+		t.Fatal(err)
+	}
+	if before != "" && newest() == before {
+		t.Error("a fork is not told")
+	}
 }
