@@ -314,5 +314,5 @@ def grep(b):
 SCENARIOS = {"startup": (startup, "up"), "ready": (ready, "deps"), "logs": (logs, "logs"), "restart": (restart, "restart"),
              "stop": (stop, "down"), "crash": (crash, "crash"), "idle": (idle, "up"), "growth": (growth, "growth")}
 SOLO = {"logs": logs_floor, "followers": followers, "grep": grep, "idle": empty, "containers": containers.cases, "postgres": postgres.cases}
-ROWS = {"A": ["startup"], "B": ["ready"], "C": ["logs", "followers", "grep"], "D": ["restart"], "E": ["stop"], "F": ["crash"], "G": ["idle"],
+ROWS = {"A": ["startup"], "B": ["ready"], "C": ["logs"], "C2": ["followers", "grep"], "D": ["restart"], "E": ["stop"], "F": ["crash"], "G": ["idle"],
         "H": ["idle"], "I": ["containers"], "J": ["containers"], "K": ["growth"], "L": ["postgres"]}
