@@ -69,7 +69,10 @@ func asOther(t *testing.T, variable string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	binary := filepath.Join(openDir(t), "ipc.test")
-	if err := os.WriteFile(binary, self, 0o755); err != nil {
+	syscall.ForkLock.RLock() // a child that is being forked would have it open for writing, and then it cannot be executed
+	err = os.WriteFile(binary, self, 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), binary)

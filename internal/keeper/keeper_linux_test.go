@@ -950,7 +950,10 @@ func copyProgram(t *testing.T, from, to string, mode os.FileMode) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(to, b, 0o755); err != nil {
+	syscall.ForkLock.RLock() // a child that is being forked would have it open for writing, and then it cannot be executed
+	err = os.WriteFile(to, b, 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(to, mode); err != nil {
