@@ -119,6 +119,7 @@ func (d *Daemon) bring(ctx context.Context, of ipc.Project, ask project.Ask, tim
 	if err != nil {
 		return ipc.Event{}, err
 	}
+	d.awaitWishes(ctx)
 	p, err := d.open(of)
 	if err != nil {
 		return ipc.Event{}, err
@@ -205,6 +206,7 @@ func (d *Daemon) restart(ctx context.Context, a ipc.ServiceArgs, send func(ipc.E
 }
 
 func (d *Daemon) stop(ctx context.Context, a ipc.ServiceArgs, send func(ipc.Event) error) (ipc.Event, error) {
+	d.awaitWishes(ctx)
 	p, err := d.open(a.Project)
 	if err != nil {
 		return ipc.Event{}, err
@@ -213,6 +215,7 @@ func (d *Daemon) stop(ctx context.Context, a ipc.ServiceArgs, send func(ipc.Even
 }
 
 func (d *Daemon) down(ctx context.Context, a ipc.DownArgs, send func(ipc.Event) error) (ipc.Event, error) {
+	d.awaitWishes(ctx)
 	p, err := d.open(a.Project)
 	if err != nil {
 		return ipc.Event{}, err
