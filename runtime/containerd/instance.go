@@ -257,11 +257,7 @@ func (e *engine) signal(ctx context.Context, id string, sig syscall.Signal) erro
 // discard removes what containerd has of a container: its task, which is killed if
 // need be, its record and its snapshot.
 func (e *engine) discard(ctx context.Context, id string) error {
-	_, err := e.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
-	if errdefs.IsFailedPrecondition(native(err)) {
-		err = e.discardRunning(ctx, id)
-	}
-	if err := e.removed(ctx, "task "+id, err); err != nil {
+	if err := e.removed(ctx, "task "+id, e.discardTask(ctx, id)); err != nil {
 		return err
 	}
 	if err := e.removed(ctx, "container "+id, e.ContainerService().Delete(ctx, id)); err != nil {
@@ -270,18 +266,29 @@ func (e *engine) discard(ctx context.Context, id string) error {
 	return e.removed(ctx, "snapshot "+id, e.SnapshotService(e.snapshotter).Remove(ctx, id))
 }
 
-func (e *engine) discardRunning(ctx context.Context, id string) error {
-	e.resume(ctx, id)
-	if err := e.signal(ctx, id, syscall.SIGKILL); err != nil {
-		return err
-	}
-	waiting, cancel := context.WithTimeout(ctx, killTime)
+// discardTask deletes a task. One whose end was waited for may still be taken for
+// running, for which there is no event.
+func (e *engine) discardTask(ctx context.Context, id string) error {
+	limited, cancel := context.WithTimeout(ctx, killTime)
 	defer cancel()
-	if _, err := e.TaskService().Wait(waiting, &tasks.WaitRequest{ContainerID: id}); err != nil {
-		return err
+	for pause := time.Duration(0); ; pause = 20 * time.Millisecond {
+		_, err := e.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
+		if !errdefs.IsFailedPrecondition(native(err)) {
+			return err
+		}
+		select {
+		case <-limited.Done():
+			return err
+		case <-time.After(pause):
+		}
+		e.resume(ctx, id)
+		if err := e.signal(ctx, id, syscall.SIGKILL); err != nil {
+			return err
+		}
+		if _, err := e.TaskService().Wait(limited, &tasks.WaitRequest{ContainerID: id}); err != nil {
+			return err
+		}
 	}
-	_, err := e.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
-	return err
 }
 
 // Attach returns the running container that ref names. One that another daemon has
