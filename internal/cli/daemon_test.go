@@ -64,6 +64,27 @@ func TestAHundredClientsAtOnceStartOneDaemon(t *testing.T) {
 	}
 }
 
+func TestADaemonThatEndsAsItIsCalledIsStartedAnew(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, twoServices)
+	b.started()
+	ending, err := net.ListenUnix("unix", &net.UnixAddr{Name: b.socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ending.SetUnlinkOnClose(false) // it is killed
+	go func() {
+		conn, err := ending.Accept()
+		ending.Close()
+		if err == nil {
+			conn.Close()
+		}
+	}()
+	if got := b.run("server", "start", "--daemonize"); got.status != 0 || !strings.HasPrefix(got.stdout, "running") {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestAForegroundDaemonBesideAnotherSaysSo(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, twoServices)

@@ -60,6 +60,11 @@ func (a *app) daemonize(ctx context.Context, places state.Places) error {
 		return err
 	}
 	d, err := ping(ctx, client)
+	if errors.Is(err, ipc.ErrNoDaemon) || errors.Is(err, ipc.ErrCut) { // one that was ending took the connection
+		if client, started, err = a.launch(ctx, places); err == nil {
+			d, err = ping(ctx, client)
+		}
+	}
 	if err != nil {
 		return err
 	}
