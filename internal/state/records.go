@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"syscall"
@@ -258,7 +259,7 @@ func since(was, now Service) (line Service, changed bool) {
 			line.Runs = append(line.Runs, run)
 		}
 	}
-	same := len(line.Runs) == 0 && was.Name == now.Name && was.Task == now.Task && maps.Equal(was.Ports, now.Ports) && was.Deaf == now.Deaf &&
-		was.Volume == now.Volume && was.Major == now.Major && was.Making == now.Making && was.Engine == now.Engine && was.Streak == now.Streak
-	return line, !same
+	rest := now
+	rest.Runs, rest.Format, was.Runs, was.Format = nil, 0, nil, 0
+	return line, len(line.Runs) > 0 || !reflect.DeepEqual(was, rest)
 }
