@@ -3,6 +3,7 @@ package system
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -212,6 +213,7 @@ func damaged(t *testing.T, file string, harm func(path string) error) {
 	s.run("up", "--force-recreate", "app") // and there is a copy before the last
 	before := s.status()
 	daemon := before.Daemon.PID
+	s.written("app", fmt.Sprintf(`"run":%d`, of(before, "app").Run))
 	found, err := filepath.Glob(filepath.Join(s.places().Dir, file))
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
