@@ -74,6 +74,8 @@ func (d *Daemon) sweep(ctx context.Context, rt runtime.Runtime) error {
 		if d.first {
 			return nil
 		}
+	} else if err := d.store.Settle(); err != nil {
+		return err
 	}
 	found, err := rt.List(ctx, d.machine.Owner)
 	if err != nil {

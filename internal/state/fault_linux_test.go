@@ -36,6 +36,9 @@ func TestMain(m *testing.M) {
 
 // write writes numbers, and says each before it is written and when it is.
 func write(path string) int {
+	if filepath.Base(path) == InstanceFile {
+		return settle(Store{Dir: filepath.Dir(path)})
+	}
 	size, _ := strconv.Atoi(os.Getenv("STATE_TEST_SIZE"))
 	times, _ := strconv.Atoi(os.Getenv("STATE_TEST_TIMES"))
 	for n := 1; times == 0 || n <= times; n++ {
@@ -47,6 +50,20 @@ func write(path string) int {
 		}
 		fmt.Println("written")
 	}
+	return 0
+}
+
+// settle makes an identity and has it survive a power cut.
+func settle(s Store) int {
+	_, err := s.Owner()
+	if err == nil {
+		err = s.Settle()
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("written")
 	return 0
 }
 
@@ -206,6 +223,40 @@ func TestTheOrderThatAPowerCutNeeds(t *testing.T) {
 	later := []string{"announce", "content", "sync file", "keep", "rename", "sync directory", "answer"}
 	if want := slices.Concat(first, later, later); !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v\n%s", got, want, trace)
+	}
+}
+
+// TestAnIdentityIsSettled: content and name are on the disk before the answer,
+// and when they cannot be, that is the answer.
+func TestAnIdentityIsSettled(t *testing.T) {
+	t.Parallel()
+	t.Attr("promise", "P14 F62 F64")
+	for _, test := range []struct {
+		name, inject, says string
+		syncs              []string
+	}{
+		{"whole", "", "written", []string{InstanceFile, ""}},
+		{"sync of the file", InstanceFile, "input/output error", nil},
+		{"sync of the directory", "", "input/output error", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			options := []string{"-e", "trace=fsync"}
+			if test.syncs == nil {
+				options = append(options, "-P", filepath.Join(dir, test.inject), "-e", "inject=fsync:error=EIO")
+			}
+			trace, out := straced(t, filepath.Join(dir, InstanceFile), 1, options...)
+			if !strings.Contains(out, test.says) || test.syncs == nil && (strings.Contains(out, "written") || !strings.Contains(trace, "(INJECTED)")) {
+				t.Errorf("it said %q\n%s", out, trace)
+			}
+			for _, name := range test.syncs {
+				var found bool
+				if _, trace, found = strings.Cut(trace, "<"+filepath.Join(dir, name)+">"); !found {
+					t.Errorf("%q is not synced in turn", name)
+				}
+			}
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -9,6 +10,23 @@ import (
 	"strings"
 	"syscall"
 )
+
+// claim takes a name that is not in the file system, so that a daemon whose
+// files were removed still has it: an address that nobody listens at, as long as
+// the process lives. taken says that somebody has it, who may be anybody; holder
+// then tells who serves dir.
+func claim(dir string) (name *os.File, taken bool) {
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, true
+	}
+	address := fmt.Sprintf("@locald-%d-%s", os.Getuid(), digest(dir))
+	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: address}); err != nil {
+		_ = syscall.Close(fd)
+		return nil, true
+	}
+	return os.NewFile(uintptr(fd), address), false
+}
 
 // holder is the process of this user that holds a lock which was once that of
 // dir, wherever its file is now; 0 is none. Such a file is called lock, names
@@ -42,18 +60,10 @@ func holder(dir string) int {
 
 // serves reports whether a process was started as a daemon is, whatever options
 // are among its arguments. It is asked first because it takes one file to know,
-// and what a process has open one for each descriptor. Every process is asked while
-// somebody waits for the first daemon, so it takes three calls of the system, which
-// are half of what package os needs.
+// and what a process has open one for each descriptor.
 func serves(proc string) bool {
-	fd, err := syscall.Open(proc+"/cmdline", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = syscall.Close(fd) }()
-	var line [8 << 10]byte
-	n, err := syscall.Read(fd, line[:])
-	return err == nil && bytes.Contains(line[:n], []byte("\x00server\x00")) && bytes.Contains(line[:n], []byte("\x00start\x00"))
+	line, err := os.ReadFile(proc + "/cmdline")
+	return err == nil && bytes.Contains(line, []byte("\x00server\x00")) && bytes.Contains(line, []byte("\x00start\x00"))
 }
 
 func holds(proc, dir string) bool {

@@ -21,6 +21,8 @@ var ErrLocked = errors.New("another daemon serves this state directory")
 type Held struct {
 	path string
 
+	name *os.File // what is ours whatever becomes of the files; nil where it cannot be had
+
 	mu   sync.Mutex
 	file *os.File
 	dir  fs.FileInfo
@@ -35,10 +37,15 @@ func Lock(p Places) (*Held, error) {
 	h := &Held{path: filepath.Join(p.Dir, "lock")}
 	_, err := os.Lstat(h.path)
 	created := errors.Is(err, fs.ErrNotExist)
+	// The name comes before the lock, and is given up before it: whoever gets the
+	// lock can have it.
+	var taken bool
+	h.name, taken = claim(p.Dir)
 	if err := h.take(); err != nil {
+		_ = h.name.Close() // nil is none
 		return nil, err
 	}
-	if !created {
+	if !created || !taken {
 		return h, nil
 	}
 	if pid := holder(p.Dir); pid != 0 {
@@ -128,6 +135,7 @@ func (h *Held) Retake() error {
 func (h *Held) Release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	_ = h.name.Close() // nil is none
 	_ = h.file.Close()
 }
 

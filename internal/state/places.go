@@ -8,9 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
-	"sync"
+	"strings"
 
 	"github.com/locald/locald/runtime"
 )
@@ -31,9 +30,12 @@ type Places struct {
 	Fixed   bool // Socket was chosen by a sandbox or LOCALD_SOCKET and has no second choice
 }
 
-var sandboxName = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
-})
+// isSandboxName reports whether a sandbox can be called so. A regular expression
+// would be compiled for every command.
+func isSandboxName(name string) bool {
+	return name != "" && len(name) <= 31 && name[0] != '-' &&
+		strings.Trim(name, "-0123456789abcdefghijklmnopqrstuvwxyz") == ""
+}
 
 // Locate finds the places from the environment and the --sandbox flag. It
 // reads, and creates nothing.
@@ -48,7 +50,7 @@ func Locate(getenv func(string) string, sandbox string) (Places, error) {
 	}
 	socket := getenv(SocketVar)
 	switch {
-	case sandbox != "" && !sandboxName().MatchString(sandbox):
+	case sandbox != "" && !isSandboxName(sandbox):
 		return Places{}, &runtime.Fault{
 			Code: "invalid_request", Hint: "--sandbox dev",
 			Err: fmt.Errorf("sandbox %q: a name is lower-case letters, digits and dashes, at most 31", sandbox),

@@ -290,14 +290,28 @@ func machineID() string {
 
 // SaveOwner writes the identity of the state directory, twice: it is never
 // written again, and without it nothing that runs is found. The copy is for when
-// the file is damaged; what a loss of power leaves is the file.
+// the file is damaged.
 func (s Store) SaveOwner(owner runtime.Owner) error {
 	path := filepath.Join(s.Dir, InstanceFile)
 	kept := identity{Format, string(owner), s.Dir, machineID()}
 	if err := Write(path, kept, Care{}); err != nil {
 		return err
 	}
-	return Write(path, kept, Care{Power: true, Previous: true})
+	return Write(path, kept, Care{Previous: true})
+}
+
+// Settle has the identity survive a power cut. No process does, so that it is
+// time enough before the first thing is made that does and carries it.
+func (s Store) Settle() error {
+	f, err := os.Open(filepath.Join(s.Dir, InstanceFile))
+	if err != nil {
+		return unwritten(s.Dir, err)
+	}
+	defer func() { _ = f.Close() }()
+	if err := errors.Join(f.Sync(), syncDir(s.Dir)); err != nil {
+		return unwritten(s.Dir, err)
+	}
+	return nil
 }
 
 // SaveDaemon writes down where this daemon is to be found.
