@@ -29,7 +29,7 @@ const (
 	CallUp      = "project.up"      // UpArgs → stream of Event
 	CallDown    = "project.down"    // DownArgs → stream of Event
 	CallPlan    = "project.plan"    // UpArgs → Plan
-	CallStatus  = "project.status"  // StatusArgs → Status
+	CallStatus  = "project.status"  // StatusArgs → Status, or Brief
 	CallWatch   = "project.watch"   // StatusArgs → stream of Status, the current one first
 	CallList    = "project.list"    // NoArgs → Projects
 	CallHistory = "project.history" // HistoryArgs → History
@@ -107,6 +107,7 @@ type StatusArgs struct {
 	Services []string `json:"services,omitempty"`
 	Reveal   bool     `json:"reveal,omitempty"`
 	Settle   bool     `json:"settle,omitempty"` // wait until a restore under way has come to rest
+	Brief    bool     `json:"brief,omitempty"`  // project.status: a Brief is enough
 }
 
 // HistoryArgs asks for the runs of services.
@@ -211,6 +212,46 @@ type Service struct {
 	Code        string         `json:"code,omitempty"` // of the failure: "exited", "stop_failed"
 	Hint        string         `json:"hint,omitempty"`
 	DependsOn   []string       `json:"depends_on"`
+}
+
+// Brief is of a Status what a table shows. Keys mean what they mean there; one
+// that would say nothing is left out, and StartedAt where ReadyAt is.
+type Brief struct {
+	Services []BriefService `json:"services"`
+}
+
+// BriefService is one service of a Brief.
+type BriefService struct {
+	Name      string         `json:"name"`
+	Desired   string         `json:"desired"`
+	State     string         `json:"state"`
+	Health    string         `json:"health,omitempty"`
+	Port      int            `json:"port,omitempty"`
+	Ports     map[string]int `json:"ports,omitempty"`
+	URL       string         `json:"url,omitempty"`
+	Restarts  int            `json:"restarts,omitempty"`
+	StartedAt string         `json:"started_at,omitempty"`
+	ReadyAt   string         `json:"ready_at,omitempty"`
+	Reason    string         `json:"reason,omitempty"`
+}
+
+// Brief is what a table shows of a Status.
+func (s *Status) Brief() Brief {
+	b := Brief{Services: make([]BriefService, len(s.Services))}
+	for i := range s.Services {
+		of, out := &s.Services[i], &b.Services[i]
+		*out = BriefService{
+			Name: of.Name, Desired: of.Desired, State: of.State, Health: of.Health, Port: of.Port, Ports: of.Ports,
+			URL: of.URL, Restarts: of.Restarts, StartedAt: of.StartedAt, ReadyAt: of.ReadyAt, Reason: of.Reason,
+		}
+		if out.Health == "none" {
+			out.Health = ""
+		}
+		if out.ReadyAt != "" {
+			out.StartedAt = ""
+		}
+	}
+	return b
 }
 
 // Event is one boot event, a line of "up --json". The last of a stream has no Service:

@@ -37,7 +37,7 @@ func run(args []string) int {
 	}
 	return cli.Main(context.Background(), args, cli.IO{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Environ: os.Environ(), Dir: dir, Signals: signals(),
+		Environ: os.Environ(), Dir: dir, Listen: signals,
 	}, cli.Hooks{Version: buildVersion(), Serve: serve, Leftovers: daemon.Leftovers})
 }
 
@@ -46,7 +46,7 @@ func serve(ctx context.Context, o cli.ServeOptions) error {
 	return daemon.Serve(ctx, daemon.Options{Places: o.Places, Version: o.Version, Foreground: o.Foreground, Ready: o.Ready})
 }
 
-// signals are those that commands react to or hand on to what they run. One
+// signals hears those that commands react to or hand on to what they run. One
 // that was ignored when we were started stays so, as under nohup.
 func signals() <-chan os.Signal {
 	c := make(chan os.Signal, 16)

@@ -27,11 +27,15 @@ func TestMain(m *testing.M) {
 	if os.Getenv("CLI_TEST_LOCALD") == "" {
 		os.Exit(m.Run())
 	}
+	os.Exit(Main(context.Background(), os.Args[1:], IO{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(), Dir: "/", Listen: hear,
+	}, Hooks{Version: "test", Serve: smallDaemon}))
+}
+
+func hear() <-chan os.Signal {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	os.Exit(Main(context.Background(), os.Args[1:], IO{
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(), Dir: "/", Signals: signals,
-	}, Hooks{Version: "test", Serve: smallDaemon}))
+	return signals
 }
 
 // smallDaemon notes its start in the file CLI_TEST_STARTS, and fails to start
@@ -165,7 +169,7 @@ func (b *bench) run(args ...string) result {
 
 func (b *bench) io(out, errs io.Writer) IO {
 	return IO{
-		Stdin: b.stdin, Stdout: out, Stderr: errs, Environ: b.environ, Dir: b.dir, Signals: b.signals,
+		Stdin: b.stdin, Stdout: out, Stderr: errs, Environ: b.environ, Dir: b.dir, Listen: func() <-chan os.Signal { return b.signals },
 		Size: func(io.Writer) (int, int, bool) { return b.columns, 24, b.columns > 0 },
 		Now:  func() time.Time { return fixedNow },
 	}

@@ -23,9 +23,11 @@ type IO struct {
 	Environ        []string // "KEY=value"
 	Dir            string   // where relative paths begin; absolute
 
-	// Signals are those sent to this process that a command reacts to or hands
-	// on. SIGINT, SIGTERM and SIGHUP end a command that does neither.
-	Signals <-chan os.Signal
+	// Listen begins to hear the signals sent to this process that a command
+	// reacts to or hands on, which takes a while and is called beside the
+	// command. SIGINT, SIGTERM and SIGHUP end a command that does neither. nil
+	// hears none.
+	Listen func() <-chan os.Signal
 
 	// Size is the size of the terminal that w writes to; ok is false when it
 	// is not a terminal. nil asks the system.
@@ -70,7 +72,7 @@ type ServeOptions struct {
 func Main(ctx context.Context, args []string, io IO, hooks Hooks) int {
 	a := newApp(io, hooks)
 	a.args = args
-	ctx, stop := a.signals.watch(ctx, io.Signals)
+	ctx, stop := a.signals.watch(ctx, io.Listen)
 	defer stop()
 	root := a.root()
 	root.SetArgs(args)
@@ -108,7 +110,7 @@ type globals struct {
 func newApp(io IO, hooks Hooks) *app {
 	a := &app{
 		stdin: io.Stdin, environ: io.Environ, dir: io.Dir, now: io.Now, hooks: hooks,
-		signals: &signals{},
+		signals: &signals{listens: make(chan struct{})},
 	}
 	if a.now == nil {
 		a.now = time.Now

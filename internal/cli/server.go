@@ -84,6 +84,7 @@ func (a *app) serve(ctx context.Context, places state.Places, readyFD int) error
 		syscall.CloseOnExec(readyFD)
 		o.Ready = os.NewFile(uintptr(readyFD), "ready")
 	}
+	<-a.signals.listens // it is asked to end by them
 	err := a.hooks.Serve(ctx, o)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // that is how it is asked to end

@@ -16,16 +16,23 @@ func (i *interrupt) Error() string { return fmt.Sprintf("interrupted (%v)", i.si
 // signals hands signals to whoever claimed them; unclaimed, those that are
 // meant to end a program end the command's context.
 type signals struct {
+	listens chan struct{} // closed once they are heard
+
 	mu      sync.Mutex
 	claimed chan os.Signal
 }
 
 // watch begins to listen, until stop is called.
-func (s *signals) watch(ctx context.Context, in <-chan os.Signal) (_ context.Context, stop func()) {
+func (s *signals) watch(ctx context.Context, listen func() <-chan os.Signal) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	over := make(chan struct{})
 	var listening sync.WaitGroup
 	listening.Go(func() {
+		var in <-chan os.Signal
+		if listen != nil {
+			in = listen()
+		}
+		close(s.listens)
 		for {
 			select {
 			case sig := <-in:
@@ -60,6 +67,7 @@ func (s *signals) deliver(sig os.Signal, cancel context.CancelCauseFunc) {
 
 // claim takes every signal from here on, until release is called.
 func (s *signals) claim() (c <-chan os.Signal, release func()) {
+	<-s.listens
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	claimed := make(chan os.Signal, 16)

@@ -69,7 +69,7 @@ func (a *app) statusOnce(ctx context.Context, names []string, flags statusFlags)
 	var status ipc.Status
 	client, err := a.connect(ctx, startIfWanted)
 	if err == nil {
-		args := ipc.StatusArgs{Project: project, Services: names, Reveal: flags.reveal, Settle: true}
+		args := ipc.StatusArgs{Project: project, Services: names, Reveal: flags.reveal, Settle: true, Brief: !flags.json}
 		err = client.Call(ctx, ipc.CallStatus, args, &status)
 	}
 	if errors.Is(err, ipc.ErrNoDaemon) {

@@ -56,20 +56,19 @@ func (t *table) text(p paint, columns int) string {
 	}
 	var b strings.Builder
 	for _, row := range append([][]tableCell{head}, t.rows...) {
-		b.WriteString(line(row, shown, widths, p, columns))
+		line(&b, row, shown, widths, p, columns)
 	}
 	return b.String()
 }
 
-// line is one row. Blanks at its end are left out.
-func line(row []tableCell, shown, widths []int, p paint, columns int) string {
+// line adds one row. Blanks at its end are left out.
+func line(b *strings.Builder, row []tableCell, shown, widths []int, p paint, columns int) {
 	last := -1
 	for n, i := range shown {
 		if row[i].text != "" {
 			last = n
 		}
 	}
-	var b strings.Builder
 	used := 0
 	for n, i := range shown[:last+1] {
 		if n > 0 {
@@ -87,7 +86,6 @@ func line(row []tableCell, shown, widths []int, p paint, columns int) string {
 		}
 	}
 	b.WriteString("\n")
-	return b.String()
 }
 
 // sortedKeys is the keys of m in order.

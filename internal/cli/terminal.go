@@ -98,7 +98,23 @@ func safe(text string) string {
 }
 
 // cell is text made harmless, on one line and without colours of its own.
-func cell(text string) string { return safe(onOneLine.Replace(text)) }
+func cell(text string) string {
+	if isPrintable(text) {
+		return text
+	}
+	return safe(onOneLine.Replace(text))
+}
+
+// isPrintable reports whether a text is ASCII without control characters, as
+// almost all of a table is.
+func isPrintable(text string) bool {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
 
 // onOneLine is made once: a table of many rows would spend most of its time here.
 var onOneLine = strings.NewReplacer("\n", " ", "\t", " ", "\x1b", `\x1b`)
@@ -106,6 +122,9 @@ var onOneLine = strings.NewReplacer("\n", " ", "\t", " ", "\x1b", `\x1b`)
 // columnsOf is how many columns of a terminal the text takes. It knows no
 // escape sequences.
 func columnsOf(text string) int {
+	if isPrintable(text) {
+		return len(text)
+	}
 	n := 0
 	for _, r := range text {
 		n += runeColumns(r)

@@ -51,22 +51,26 @@ func (d *Daemon) awaitWishes(ctx context.Context) {
 	}
 }
 
-func (d *Daemon) status(ctx context.Context, a ipc.StatusArgs) (ipc.Status, error) {
+func (d *Daemon) status(ctx context.Context, a ipc.StatusArgs) (any, error) {
 	p, err := d.look(a.Project)
 	if err != nil {
-		return ipc.Status{}, fault(err)
+		return nil, fault(err)
 	}
 	if lost := d.lost(p); lost != nil {
-		return ipc.Status{}, fault(lost)
+		return nil, fault(lost)
 	}
 	names, err := named(p, a.Services)
 	if err != nil {
-		return ipc.Status{}, fault(err)
+		return nil, fault(err)
 	}
 	if a.Settle {
 		d.settle(ctx, p)
 	}
-	return *d.statusOf(p, names, a.Reveal), nil
+	status := d.statusOf(p, names, a.Reveal)
+	if a.Brief {
+		return status.Brief(), nil
+	}
+	return status, nil
 }
 
 // named is p.Known for statusOf.
