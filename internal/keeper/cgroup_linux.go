@@ -208,13 +208,14 @@ func groupsBelow(dir string) (below []string) {
 
 // populated reports whether processes are in a group or below it.
 func populated(dir string) bool {
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
-	return err == nil && bytes.Contains(b, []byte("populated 1"))
+	var buf [256]byte
+	return bytes.Contains(readFile(filepath.Join(dir, "cgroup.events"), buf[:]), []byte("populated 1"))
 }
 
 // groupProcesses returns the processes in a group and below it.
 func groupProcesses(dir string) (pids []int) {
-	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	var room [1024]byte
+	b, _ := readWhole(filepath.Join(dir, "cgroup.procs"), room[:])
 	for field := range bytes.FieldsSeq(b) {
 		if pid, err := strconv.Atoi(string(field)); err == nil && pid > 0 {
 			pids = append(pids, pid)
@@ -228,12 +229,20 @@ func groupProcesses(dir string) (pids []int) {
 
 // writeExisting writes into a file of the kernel's, which it must not make.
 func writeExisting(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
+	defer unix.Close(fd)
+	for {
+		_, err = unix.Write(fd, []byte(text))
+		switch {
+		case err == nil:
+			return nil
+		case err != unix.EINTR:
+			return &os.PathError{Op: "write", Path: path, Err: err}
+		}
+	}
 }
 
 // here reports whether the group that was recorded in this boot is there. The

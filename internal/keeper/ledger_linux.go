@@ -234,8 +234,8 @@ type attention struct {
 // that is not told. Of /proc/loadavg, which has it everywhere, some containers are
 // given another one.
 func newest() string {
-	number, _ := os.ReadFile("/proc/sys/kernel/ns_last_pid")
-	return string(number)
+	var buf [32]byte
+	return string(readFile("/proc/sys/kernel/ns_last_pid", buf[:]))
 }
 
 func (h *host) openLedger(dir, name string) *ledger {

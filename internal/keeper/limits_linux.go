@@ -251,8 +251,8 @@ func (b *bounds) killed() bool {
 	if b == nil || b.kills == "" {
 		return false
 	}
-	text, err := os.ReadFile(b.kills)
-	return err == nil && counter(text, "oom_kill") > 0
+	var buf [512]byte
+	return counter(readFile(b.kills, buf[:]), "oom_kill") > 0
 }
 
 // unified reports whether a group of version 2 can have the controller.

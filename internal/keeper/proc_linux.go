@@ -115,12 +115,23 @@ func eachNumber(path string, f func(number int)) error {
 // childrenOf returns the children of a process, zombies included. ok is false
 // when the kernel does not tell.
 func childrenOf(pid int) (children []int, ok bool) {
-	err := eachNumber("/proc/"+strconv.Itoa(pid)+"/task", func(thread int) {
+	task := "/proc/" + strconv.Itoa(pid) + "/task"
+	if isAlone(task) {
+		return childrenOfThreads(pid, pid)
+	}
+	err := eachNumber(task, func(thread int) {
 		some, told := childrenOfThreads(pid, thread)
 		children = append(children, some...)
 		ok = ok || told
 	})
 	return children, ok && err == nil
+}
+
+// isAlone reports whether a process has one thread, which is its first: the
+// directory of its threads has a link for each, beside the two of any directory.
+func isAlone(task string) bool {
+	var st unix.Stat_t
+	return unix.Stat(task, &st) == nil && st.Nlink == 3
 }
 
 // childrenOfThreads is childrenOf a process for some of its threads. One that has
@@ -129,7 +140,7 @@ func childrenOfThreads(pid int, threads ...int) (children []int, ok bool) {
 	var room [1024]byte
 	buf := room[:]
 	for _, thread := range threads {
-		b, err := readChildren("/proc/"+strconv.Itoa(pid)+"/task/"+strconv.Itoa(thread)+"/children", buf)
+		b, err := readWhole("/proc/"+strconv.Itoa(pid)+"/task/"+strconv.Itoa(thread)+"/children", buf)
 		if err != nil {
 			continue
 		}
@@ -143,7 +154,8 @@ func childrenOfThreads(pid int, threads ...int) (children []int, ok bool) {
 	return children, ok
 }
 
-func readChildren(path string, buf []byte) ([]byte, error) {
+// readWhole is readFile with a larger buf where that one is too small.
+func readWhole(path string, buf []byte) ([]byte, error) {
 	f, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
