@@ -30,8 +30,8 @@ type actor struct {
 	orders chan order // holds one: the latest
 	post   *box[event]
 
-	service Service // of the current run
-	next    Service // of the next
+	service *Service // of the current run
+	next    *Service // of the next
 	state   state
 	inst    runtime.Instance
 	info    runtime.Info
@@ -45,7 +45,7 @@ type actor struct {
 }
 
 // newActor makes an actor whose next run will have the number run.
-func newActor(service Service, run int, publish func(Change)) *actor {
+func newActor(service *Service, run int, publish func(Change)) *actor {
 	return &actor{
 		publish: publish,
 		orders:  make(chan order, 1), post: newBox[event](),
@@ -116,7 +116,7 @@ func (a *actor) obey(ctx context.Context, o order) {
 		return
 	}
 	if o.wish.service != nil {
-		a.next = *o.wish.service
+		a.next = o.wish.service
 		a.state.policy = a.next.Policy // how an ending is judged is not of the run
 	}
 	a.state.gate = o.open
@@ -309,15 +309,19 @@ func jittered(d time.Duration) time.Duration {
 func (a *actor) aside(f func(context.Context) event) {
 	ctx, abandon := context.WithCancel(a.scope)
 	a.abandon = abandon
-	a.run(ctx, f)
+	a.run(ctx, func(ctx context.Context) event {
+		defer abandon()
+		return f(ctx)
+	})
 }
 
 // watch probes the instance and waits for its end.
-func (a *actor) watch(ctx context.Context, run int, service Service, inst runtime.Instance) {
+func (a *actor) watch(ctx context.Context, run int, service *Service, inst runtime.Instance) {
 	life, over := context.WithCancel(ctx)
 	probing := make(chan struct{})
 	a.work.Go(func() {
 		defer close(probing)
+		defer over() // where there is nothing to probe, as soon as that is clear
 		service.Check(life, run, inst, func(f Finding) {
 			if life.Err() == nil {
 				a.post.put(probed{run, f})

@@ -209,7 +209,7 @@ func (c *coordinator) enlist(w Wish) {
 		return
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
-	a := newActor(*w.Service, max(w.Run, 1), func(change Change) { c.heard.put(change) })
+	a := newActor(w.Service, max(w.Run, 1), func(change Change) { c.heard.put(change) })
 	if w.Done {
 		a.state.phase, a.state.want.Up, a.state.run = Finished, true, max(w.Run, 1)-1
 	}

@@ -34,6 +34,16 @@ type Variable struct {
 	Origin      string // "locald.toml:12", ".env", "injected (db)", "injected", "inherited"
 	Secret      bool
 	Hides       string // the file whose different value an injected one hides
+
+	entry string // "NAME=value", of one that is inherited: services share it
+}
+
+// Entry is "NAME=value".
+func (v Variable) Entry() string {
+	if v.entry != "" {
+		return v.entry
+	}
+	return v.Name + "=" + v.Value
 }
 
 // What an origin can say that is not a file.
@@ -191,7 +201,7 @@ func (r *resolver) inherit() {
 	for _, entry := range r.Inherited {
 		name, value, ok := clients(entry)
 		if ok && (r.Project.Inherit.All || slices.Contains(r.Project.Inherit.Names, name)) {
-			r.vars[name] = Variable{Name: name, Value: value, Origin: inherited}
+			r.vars[name] = Variable{Name: name, Value: value, Origin: inherited, entry: entry}
 		}
 	}
 }

@@ -195,7 +195,7 @@ func (s *service) healthCommand(run int, command config.Command, policy probe.Po
 	}
 	list := make([]string, len(vars))
 	for i, v := range vars {
-		list[i] = v.Name + "=" + v.Value
+		list[i] = v.Entry()
 	}
 	check.On = probe.OnHost(s.conf.Workdir, list)
 	return check, nil

@@ -187,7 +187,7 @@ func (p *Project) OnHost(ctx context.Context, file, name string, inherited []str
 	place := Place{Dir: s.dir()}
 	for _, v := range vars {
 		if v.Name != "NOTIFY_SOCKET" && v.Name != "LOCALD_RUN" { // it is not the service
-			place.Env = append(place.Env, v.Name+"="+v.Value)
+			place.Env = append(place.Env, v.Entry())
 		}
 	}
 	place.Env = append(place.Env, s.own()...)
@@ -228,7 +228,7 @@ func (p *Project) Inside(name string, inherited []string) (Place, error) {
 	}
 	place := Place{Dir: s.dir()}
 	for _, v := range vars {
-		place.Env = append(place.Env, v.Name+"="+v.Value)
+		place.Env = append(place.Env, v.Entry())
 	}
 	place.Env = append(place.Env, s.own()...)
 	if s.conf.Type == config.TypePostgres {

@@ -338,8 +338,9 @@ func (s *service) base(run int) (runtime.Spec, error) {
 		Dir: s.conf.Workdir, Log: s.log(),
 		StopSignal: s.conf.StopSignal, Grace: s.conf.StopTimeout,
 	}
-	for _, v := range vars {
-		spec.Env = append(spec.Env, v.Name+"="+v.Value)
+	spec.Env = make([]string, len(vars))
+	for i, v := range vars {
+		spec.Env[i] = v.Entry()
 	}
 	return spec, nil
 }
