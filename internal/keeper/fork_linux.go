@@ -1,11 +1,14 @@
 package keeper
 
 import (
+	"errors"
 	"os"
 	goruntime "runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/locald/locald/internal/fork"
 )
 
 type unixProcAttr = syscall.ProcAttr
@@ -27,12 +30,26 @@ func adopting(subreaper int, forked ...int) (threads []int) {
 
 // forkExec starts a program with an empty signal mask. The descriptors are the
 // child's 0, 1 and 2, and it has no others.
-func (r *run) forkExec(path string, argv []string, attr *unixProcAttr) (int, error) {
-	// The child gets the mask of the thread that forks, which may be what locald
-	// itself was started with.
+func (h *host) forkExec(r *run, path string, argv []string, attr *unixProcAttr) (int, error) {
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
 	r.thread = unix.Gettid()
+	if attr.Sys.Cloneflags == 0 && h.starter != nil {
+		p := &fork.Program{Path: path, Argv: argv, Env: attr.Env, Dir: attr.Dir}
+		for _, fd := range attr.Files {
+			p.Files = append(p.Files, int(fd))
+		}
+		if attr.Sys.UseCgroupFD {
+			p.Group = attr.Sys.CgroupFD
+		}
+		pid, err := h.starter.Start(p)
+		if !errors.Is(err, unix.ENOSYS) {
+			return pid, err
+		}
+		h.starter = nil
+	}
+	// The child gets the mask of the thread that forks, which may be what locald
+	// itself was started with.
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
 		return 0, err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/locald/locald/internal/fork"
 	"github.com/locald/locald/internal/wire"
 )
 
@@ -98,6 +99,7 @@ type host struct {
 	// forking makes forks serial, so that each run has a number of its own.
 	forking sync.Mutex
 	numbers numbers
+	starter *fork.Starter // nil where the kernel has not what it needs
 
 	// mu guards what follows and every wait4. A child of ours keeps its PID until
 	// it is reaped, so while mu is held the PID of a child can be signalled
@@ -125,6 +127,10 @@ func serve(w *wire.Conn, log *slog.Logger) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
+	starter, err := fork.New() // while the lowest descriptors are free
+	if err != nil {
+		return err
+	}
 	quit := make(chan struct{})
 	drop := dispositions()
 	go swallow(drop, quit)
@@ -134,7 +140,7 @@ func serve(w *wire.Conn, log *slog.Logger) error {
 		return err
 	}
 	h := &host{
-		wire: w, log: log, null: null, nested: os.Getenv(Variable), room: processRoom(), scores: newScores(), writes: make(chan func(), 4096), quit: quit,
+		wire: w, log: log, null: null, starter: starter, nested: os.Getenv(Variable), room: processRoom(), scores: newScores(), writes: make(chan func(), 4096), quit: quit,
 		runs: map[uint64]*run{}, mains: map[int]*run{}, early: map[int]reaped{}, turns: make(chan struct{}), forked: make(chan struct{}, 1),
 	}
 	go h.reapAll()
@@ -451,15 +457,15 @@ func (h *host) forkWithRoom(r *run, path string, argv []string, attr *unixProcAt
 // one.
 func (h *host) forkGrouped(r *run, path string, argv []string, attr *unixProcAttr) (int, error) {
 	if h.groups == nil || r.mark.Number == 0 {
-		return r.forkExec(path, argv, attr)
+		return h.forkExec(r, path, argv, attr)
 	}
 	g, fd, err := h.groups.make(r)
 	if err != nil {
-		return r.forkExec(path, argv, attr)
+		return h.forkExec(r, path, argv, attr)
 	}
 	defer unix.Close(fd)
 	attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fd
-	pid, err := r.forkExec(path, argv, attr)
+	pid, err := h.forkExec(r, path, argv, attr)
 	if err == nil {
 		r.group = g
 		return pid, nil
@@ -470,7 +476,7 @@ func (h *host) forkGrouped(r *run, path string, argv []string, attr *unixProcAtt
 	}
 	// The program may be at fault, or the group: that shows without it.
 	attr.Sys.UseCgroupFD = false
-	pid, again := r.forkExec(path, argv, attr)
+	pid, again := h.forkExec(r, path, argv, attr)
 	if again == nil {
 		h.log.Warn("control groups are not used", "cause", err)
 		h.groups.close()
