@@ -332,9 +332,17 @@ func (d *Daemon) restored() bool {
 // with the next collections, which a daemon with nothing to do does not come to.
 const rushTime = 2 * time.Second
 
+// hurry lets memory grow while services are started or stopped: collecting it
+// takes a fifth of what that takes.
+func (d *Daemon) hurry() (over func()) {
+	debug.SetGCPercent(400)
+	return func() { d.rush.Reset(rushTime) }
+}
+
 // giveBack returns memory to the system. Each collection halves the stacks that
 // are used by less than a quarter.
 func giveBack() {
+	debug.SetGCPercent(100)
 	goruntime.GC()
 	debug.FreeOSMemory()
 }

@@ -124,7 +124,7 @@ func (d *Daemon) bring(ctx context.Context, of ipc.Project, ask project.Ask, tim
 	if err != nil {
 		return ipc.Event{}, err
 	}
-	defer d.rush.Reset(rushTime)
+	defer d.hurry()()
 	sub, end, steps, err := p.Up(ctx, ask)
 	if err != nil {
 		return ipc.Event{}, err
@@ -258,7 +258,7 @@ func (d *Daemon) verify(ctx context.Context, last ipc.Event, of ipc.LeftArgs) (i
 
 // lower wants services down and waits for the proof.
 func (d *Daemon) lower(ctx context.Context, p *project.Project, names []string, force bool, send func(ipc.Event) error) (ipc.Event, error) {
-	defer d.rush.Reset(rushTime)
+	defer d.hurry()()
 	sub, end, err := p.Down(names, force)
 	if err != nil {
 		return ipc.Event{}, err

@@ -56,6 +56,7 @@ func (d *Daemon) dropSockets(r state.Project) {
 // where nobody asks for it. What was asked for starts as soon as its runtime is
 // clear.
 func (d *Daemon) restore(ctx context.Context) {
+	defer d.hurry()()
 	began := time.Now()
 	started := d.revive(ctx, restore.Decide(d.recorded(), nil))
 	close(d.applied)

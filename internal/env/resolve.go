@@ -167,13 +167,17 @@ func clients(entry string) (name, value string, ok bool) {
 	return name, value, ok && name != "" && !strings.HasPrefix(name, "LOCALD_")
 }
 
+// injectedVars is about how many variables a service has beside what it
+// inherits.
+const injectedVars = 16
+
 // unwritten is the environment without the service's own env. It is not to be
 // changed.
 func (r *resolver) unwritten() map[string]Variable {
 	if r.vars != nil {
 		return r.vars
 	}
-	r.vars = map[string]Variable{}
+	r.vars = make(map[string]Variable, len(r.Inherited)+injectedVars)
 	r.inherit()
 	for _, files := range [][]config.EnvFile{r.Project.EnvFiles, r.Service.EnvFiles} {
 		for _, f := range files {

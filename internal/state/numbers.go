@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,7 +38,7 @@ const (
 func (n *numbers) give(service string, run int) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	f, err := n.open()
+	fd, err := n.open()
 	if err != nil {
 		return unwritten(filepath.Dir(n.path), err)
 	}
@@ -48,9 +49,12 @@ func (n *numbers) give(service string, run int) error {
 	line := fmt.Appendf(nil, "%0*d %s", digits, run, service)
 	line = append(line, bytes.Repeat([]byte{' '}, unit-1-len(line)%unit)...)
 	line = append(line, '\n')
-	_, err = f.WriteAt(line, at)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return unwritten(filepath.Dir(n.path), err)
+	written, err := syscall.Pwrite(fd, line, at)
+	if err == nil && written < len(line) {
+		err = io.ErrShortWrite
+	}
+	if err = errors.Join(err, syscall.Close(fd)); err != nil {
+		return unwritten(filepath.Dir(n.path), fmt.Errorf("write %s: %w", n.path, err))
 	}
 	if !there {
 		n.at[service] = at
@@ -59,21 +63,29 @@ func (n *numbers) give(service string, run int) error {
 	return nil
 }
 
-// open opens the file, or makes it when there is none.
-func (n *numbers) open() (*os.File, error) {
-	f, err := os.OpenFile(n.path, os.O_WRONLY|syscall.O_NOFOLLOW, 0)
+// open opens the file, or makes it when there is none. Each start of a service
+// waits for it: package os would ask epoll about it as well.
+func (n *numbers) open() (fd int, err error) {
+	fd, err = openNumbers(n.path, 0)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return f, err
+		return fd, err
 	}
 	n.at, n.end = map[string]int64{}, 0
-	const create = os.O_WRONLY | os.O_CREATE | syscall.O_NOFOLLOW
-	f, err = os.OpenFile(n.path, create, 0o600)
+	fd, err = openNumbers(n.path, syscall.O_CREAT)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = os.MkdirAll(filepath.Dir(n.path), 0o700); err == nil {
-			f, err = os.OpenFile(n.path, create, 0o600)
+			fd, err = openNumbers(n.path, syscall.O_CREAT)
 		}
 	}
-	return f, err
+	return fd, err
+}
+
+func openNumbers(path string, create int) (fd int, err error) {
+	fd, err = syscall.Open(path, syscall.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC|create, 0o600)
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
 }
 
 // read is the number that each service was given last. A line that cannot be
