@@ -245,6 +245,10 @@ const (
 // the same.
 const removalTime = time.Second
 
+// momentTime is how long a removal may be between two of its steps, when the
+// container looks as if it had ended by itself.
+const momentTime = 300 * time.Millisecond
+
 // died settles how an instance ended. Only an end that was not ours, and may be
 // part of a removal, needs another look: at who or what brought it about.
 func (r *Runtime) died(i *instance, exit runtime.Exit, known bool) {
@@ -258,8 +262,12 @@ func (r *Runtime) died(i *instance, exit runtime.Exit, known bool) {
 		state, err := i.state(r.life)
 		// An engine answers when a removal that is under way is over. There are
 		// moments between its steps.
-		if err == nil && removal && (i.e.alive(state.Status) || exit.Signal != "") {
-			if !i.outlasts(removalTime) {
+		if err == nil && removal {
+			limit := momentTime
+			if i.e.alive(state.Status) || exit.Signal != "" {
+				limit = removalTime
+			}
+			if !i.outlasts(limit) {
 				return
 			}
 			state, err = i.state(r.life)
