@@ -50,6 +50,7 @@ type dialect struct {
 	states    []container.ContainerState // in which a container is not over, besides Docker's
 	conflicts []string                   // words of refusals that are conflicts, besides the status
 	absences  []string                   // words of refusals for what is not there, besides the status
+	stumbles  []string                   // words of failures over what ended in the middle of a call
 	complains []string                   // how the engine begins what it writes in the place of a command that it cannot execute
 	logs      container.LogConfig        // so that the engine's own copy of the output stays small
 	limits    func() []*container.Ulimit // that a container must not exceed; nil where the engine sees to that
@@ -79,6 +80,7 @@ var dialects = map[string]dialect{
 		states:    []container.ContainerState{"stopping"},
 		conflicts: []string{"container state improper", "name is already in use", "network already exists"},
 		absences:  []string{"no such container"},
+		stumbles:  []string{"no such process"}, // of /proc/PID/cgroup, which it reads to say how a container is
 		complains: []string{"Error: runc: ", "Error: crun: "},
 		logs:      container.LogConfig{Type: "k8s-file", Config: map[string]string{"max-size": strconv.Itoa(kept)}},
 		limits:    allowed,
@@ -187,10 +189,26 @@ func lost(err error) bool {
 		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
+// steady makes a call again when the engine stumbled over what ended meanwhile,
+// as it will not the next time. The call changes nothing, or nothing twice.
+func (e *engine) steady(call func() error) error {
+	const tries = 3
+	for n := 1; ; n++ {
+		err := call()
+		if err == nil || n == tries || !mentions(err, e.dialect.stumbles) {
+			return err
+		}
+	}
+}
+
 func (e *engine) inspect(ctx context.Context, id string) (container.InspectResponse, error) {
 	ctx, done := e.watched(ctx)
 	defer done()
-	found, err := e.cli.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	var found client.ContainerInspectResult
+	err := e.steady(func() (err error) {
+		found, err = e.cli.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+		return err
+	})
 	return found.Container, e.fault(ctx, "inspect "+short(id), err)
 }
 
@@ -201,7 +219,11 @@ func (e *engine) list(ctx context.Context, labels ...string) ([]container.Summar
 	for _, label := range labels {
 		filters.Add("label", label)
 	}
-	found, err := e.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+	var found client.ContainerListResult
+	err := e.steady(func() (err error) {
+		found, err = e.cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+		return err
+	})
 	return found.Items, e.fault(ctx, "list containers", err)
 }
 

@@ -135,7 +135,11 @@ func (e *engine) network(ctx context.Context, name string) (*network.Inspect, er
 		if item.Name != name { // the filter matches parts of names
 			continue
 		}
-		whole, err := e.cli.NetworkInspect(ctx, item.ID, client.NetworkInspectOptions{})
+		var whole client.NetworkInspectResult
+		err := e.steady(func() (err error) {
+			whole, err = e.cli.NetworkInspect(ctx, item.ID, client.NetworkInspectOptions{})
+			return err
+		})
 		if e.notFound(err) {
 			continue
 		}
@@ -178,7 +182,10 @@ func (e *engine) removeNetwork(ctx context.Context, name string) error {
 	}
 	ctx, done := e.watched(ctx)
 	defer done()
-	_, err = e.cli.NetworkRemove(ctx, found.ID, client.NetworkRemoveOptions{})
+	err = e.steady(func() error {
+		_, err := e.cli.NetworkRemove(ctx, found.ID, client.NetworkRemoveOptions{})
+		return err
+	})
 	if e.notFound(err) || cerrdefs.IsPermissionDenied(err) || e.conflict(err) {
 		return nil
 	}

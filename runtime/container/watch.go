@@ -246,8 +246,17 @@ const (
 const removalTime = time.Second
 
 // momentTime is how long a removal may be between two of its steps, when the
-// container looks as if it had ended by itself.
+// container looks as if it had ended by itself. An engine that is asked during a
+// step answers when the removal is over.
 const momentTime = 300 * time.Millisecond
+
+// removalOf is how long to wait for a removal that may have brought an end about.
+func removalOf(e *engine, now container.ContainerState, exit runtime.Exit) time.Duration {
+	if e.alive(now) || exit.Signal != "" {
+		return removalTime
+	}
+	return momentTime
+}
 
 // died settles how an instance ended. Only an end that was not ours, and may be
 // part of a removal, needs another look: at who or what brought it about.
@@ -260,14 +269,8 @@ func (r *Runtime) died(i *instance, exit runtime.Exit, known bool) {
 	}
 	r.running.Go(func() {
 		state, err := i.state(r.life)
-		// An engine answers when a removal that is under way is over. There are
-		// moments between its steps.
 		if err == nil && removal {
-			limit := momentTime
-			if i.e.alive(state.Status) || exit.Signal != "" {
-				limit = removalTime
-			}
-			if !i.outlasts(limit) {
+			if !i.outlasts(removalOf(i.e, state.Status, exit)) {
 				return
 			}
 			state, err = i.state(r.life)
