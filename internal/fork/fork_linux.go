@@ -70,11 +70,16 @@ type call struct {
 	args   [5]uintptr
 }
 
+// verdict is what a child leaves when one of its calls fails.
+type verdict struct {
+	errno, number uintptr
+}
+
 // message is what a child is told, and what it answers. It is on the heap, with
 // all that it has: what the calls point to must not move, and they are numbers to
 // the collector.
 type message struct {
-	failed    uintptr // the error of the call that failed
+	failed    verdict
 	clone     cloneArgs
 	calls     []call
 	path, dir *byte
@@ -106,7 +111,7 @@ const (
 )
 
 // spawn makes a child, which makes the calls and does not return.
-func spawn(args *cloneArgs, size uintptr, calls *call, n uintptr, failed *uintptr) (pid, errno uintptr)
+func spawn(args *cloneArgs, size uintptr, calls *call, n uintptr, failed *verdict) (pid, errno uintptr)
 
 // Start executes a program in a session of its own, with signals as they are by
 // default and none blocked. It returns when the program is being executed. The
@@ -140,13 +145,16 @@ func (s *Starter) Start(p *Program) (pid int, err error) {
 	m.add(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(m.path)), uintptr(unsafe.Pointer(&m.argv[0])), uintptr(unsafe.Pointer(&m.env[0])))
 	child, errno := m.spawn()
 	switch {
-	case errno == syscall.EINVAL && p.Group == 0:
-		return 0, syscall.ENOSYS // a clone3 that does not know a flag
+	case p.Group == 0 && (errno == syscall.EINVAL || errno == syscall.EPERM):
+		return 0, syscall.ENOSYS // a clone3 that does not know a flag, or a filter that does not know clone3
 	case errno != 0:
 		return 0, errno
-	case m.failed != 0:
+	case m.failed.errno != 0:
 		reap(child)
-		return 0, syscall.Errno(m.failed)
+		if m.failed.number == sysCloseRange { // the same with close_range
+			return 0, syscall.ENOSYS
+		}
+		return 0, syscall.Errno(m.failed.errno)
 	}
 	return child, nil
 }

@@ -1,6 +1,6 @@
 #include "textflag.h"
 
-// func spawn(args *cloneArgs, size uintptr, calls *call, n uintptr, failed *uintptr) (pid, errno uintptr)
+// func spawn(args *cloneArgs, size uintptr, calls *call, n uintptr, failed *verdict) (pid, errno uintptr)
 //
 // The child runs on the parent's stack, which it must not touch: it has registers
 // alone.
@@ -36,11 +36,13 @@ child:
 	ADDQ	$48, R12
 	DECQ	R13
 	JNE	child
-	MOVQ	$38, AX // the last was not to return: ENOSYS
-	NEGQ	AX
+	MOVQ	$38, 0(BX) // the last was not to return: ENOSYS
+	JMP	exit
 failed:
 	NEGQ	AX
 	MOVQ	AX, 0(BX)
+	MOVQ	0(R12), AX
+	MOVQ	AX, 8(BX)
 exit:
 	MOVQ	$127, DI
 	MOVQ	$60, AX // exit

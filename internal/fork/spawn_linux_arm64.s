@@ -1,6 +1,6 @@
 #include "textflag.h"
 
-// func spawn(args *cloneArgs, size uintptr, calls *call, n uintptr, failed *uintptr) (pid, errno uintptr)
+// func spawn(args *cloneArgs, size uintptr, calls *call, n uintptr, failed *verdict) (pid, errno uintptr)
 //
 // The child runs on the parent's stack, which it must not touch: it has registers
 // alone.
@@ -36,10 +36,14 @@ child:
 	ADD	$48, R19
 	SUBS	$1, R20
 	BNE	child
-	MOVD	$-38, R0 // the last was not to return: ENOSYS
+	MOVD	$38, R0 // the last was not to return: ENOSYS
+	MOVD	R0, 0(R21)
+	B	exit
 failed:
 	NEG	R0, R0
 	MOVD	R0, 0(R21)
+	MOVD	0(R19), R0
+	MOVD	R0, 8(R21)
 exit:
 	MOVD	$127, R0
 	MOVD	$93, R8 // exit
