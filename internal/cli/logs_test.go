@@ -92,18 +92,21 @@ func TestRawFollowerEnds(t *testing.T) {
 	store := newRawStore(t)
 	left := make(chan struct{})
 	b.serve(ipc.Table{ipc.CallStore: store.followed(left)})
-	for want, end := range map[int]func(){
-		130: func() { b.signals <- syscall.SIGINT },
-		0:   func() { close(left) },
+	for _, ending := range []struct {
+		exit int
+		end  func()
+	}{
+		{130, func() { b.signals <- syscall.SIGINT }},
+		{0, func() { close(left) }}, // the last: the daemon has left from then on
 	} {
 		store.write("old\n")
 		out, errs, ended := b.background("logs", "-f", "--raw", "-n", "1", "web")
 		out.await(t, "old\n")
 		store.write("new\n")
 		out.await(t, "new\n")
-		end()
-		if got := <-ended; got != want || out.String() != "old\nnew\n" {
-			t.Errorf("exit %d, want %d\n%s%s", got, want, out, errs)
+		ending.end()
+		if got := <-ended; got != ending.exit || out.String() != "old\nnew\n" {
+			t.Errorf("exit %d, want %d\n%s%s", got, ending.exit, out, errs)
 		}
 	}
 }

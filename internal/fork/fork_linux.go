@@ -113,8 +113,8 @@ const (
 // spawn makes a child, which makes the calls and does not return.
 func spawn(args *cloneArgs, size uintptr, calls *call, n uintptr, failed *verdict) (pid, errno uintptr)
 
-// Start executes a program in a session of its own, with signals as they are by
-// default and none blocked. It returns when the program is being executed. The
+// Start executes a program in a session of its own, with no signal blocked, and
+// none ignored that this process does not ignore. It returns when the program is being executed. The
 // error is an [syscall.Errno]; ENOSYS is from a kernel, or a filter, that has not
 // what is needed, and says nothing about the program.
 func (s *Starter) Start(p *Program) (pid int, err error) {

@@ -87,7 +87,7 @@ func sh(script string) *fork.Program {
 }
 
 // TestAProgramHasWhatItIsGiven, and nothing else of what the process has: no
-// descriptors, no signals blocked or ignored.
+// descriptors, no signals blocked, and none ignored that it does not ignore itself.
 func TestAProgramHasWhatItIsGiven(t *testing.T) {
 	s := starter(t)
 	for range 100 { // more than there are slots
@@ -121,10 +121,11 @@ func TestAProgramHasWhatItIsGiven(t *testing.T) {
 	if lines[1] != dir || lines[2] != "ab" {
 		t.Errorf("it is in %s with %s", lines[1], lines[2])
 	}
-	for _, line := range lines[3:5] {
-		if !strings.HasSuffix(line, "\t0000000000000000") {
-			t.Error(line)
-		}
+	if !strings.HasSuffix(lines[3], "\t0000000000000000") {
+		t.Error(lines[3])
+	}
+	if ours, err := os.ReadFile("/proc/self/status"); err != nil || !strings.Contains(string(ours), lines[4]+"\n") {
+		t.Errorf("%s is not what this process ignores (as under nohup), %v", lines[4], err)
 	}
 }
 
