@@ -114,9 +114,9 @@ const (
 func spawn(args *cloneArgs, size uintptr, calls *call, n uintptr, failed *verdict) (pid, errno uintptr)
 
 // Start executes a program in a session of its own, with no signal blocked, and
-// none ignored that this process does not ignore. It returns when the program is being executed. The
-// error is an [syscall.Errno]; ENOSYS is from a kernel, or a filter, that has not
-// what is needed, and says nothing about the program.
+// none ignored that this process does not ignore. It returns when the program is
+// being executed. The error is a [syscall.Errno]; ENOSYS is from a kernel, or a
+// filter, that has not what is needed, and says nothing about the program.
 func (s *Starter) Start(p *Program) (pid int, err error) {
 	if len(p.Files) > MaxFiles {
 		return 0, syscall.E2BIG
@@ -125,12 +125,12 @@ func (s *Starter) Start(p *Program) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	defer s.release(len(p.Files))
 	for i, fd := range p.Files {
 		if err := syscall.Dup3(fd, s.slots[i], syscall.O_CLOEXEC); err != nil {
 			return 0, err
 		}
 	}
-	defer s.release(len(p.Files))
 	m.add(sysCloseRange, uintptr(s.end), lastFile, unshare)
 	for i := range p.Files {
 		m.add(syscall.SYS_DUP3, uintptr(s.slots[i]), uintptr(i), 0)
