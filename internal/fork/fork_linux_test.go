@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/locald/locald/internal/fork"
 )
@@ -101,15 +102,24 @@ func TestAProgramHasWhatItIsGiven(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := sh(`echo $(ls -l /proc/self/fd | sed -n 's/.* \([0-9]*\) -> .*/\1/p'); pwd; echo "$A$B"; grep -E '^Sig(Blk|Ign):' /proc/$$/status; echo "$(cut -d' ' -f1,6 /proc/$$/stat) $$"`)
+	p := sh(`echo $(ls -l /proc/self/fd | sed -n 's/.* \([0-9]*\) -> .*/\1/p'); pwd; echo "$A$B"; echo "$(cut -d' ' -f1,6 /proc/$$/stat) $$"`)
 	p.Dir, p.Env = dir, []string{"A=a", "B=b"}
 	told, status, err := says(t, s, p)
 	if err != nil || status != 0 {
 		t.Fatal(err, status)
 	}
-	lines := strings.Split(strings.TrimSpace(told), "\n")
-	if len(lines) != 6 {
+	// Not of a shell, which blocks signals itself while it makes a child.
+	signals, status, err := says(t, s, &fork.Program{Path: "/bin/grep", Argv: []string{"grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status"}})
+	if err != nil || status != 0 {
+		t.Fatal(err, status)
+	}
+	of := strings.Split(strings.TrimSpace(told), "\n")
+	if len(of) != 4 {
 		t.Fatal(told)
+	}
+	lines := append(append(of[:3:3], strings.Split(strings.TrimSpace(signals), "\n")...), of[3])
+	if len(lines) != 6 {
+		t.Fatal(signals)
 	}
 	var pid, session, self int
 	if _, err := fmt.Sscan(lines[5], &pid, &session, &self); err != nil || pid != session || pid != self {
@@ -146,6 +156,25 @@ func TestMoreFiles(t *testing.T) {
 	}
 	if _, err := s.Start(&fork.Program{Path: "/bin/sh", Argv: []string{"sh"}, Files: make([]int, fork.MaxFiles+1)}); !errors.Is(err, syscall.E2BIG) {
 		t.Errorf("too many: %v", err)
+	}
+}
+
+// TestAFileThatIsNotThere: nothing holds on to the others.
+func TestAFileThatIsNotThere(t *testing.T) {
+	s := starter(t)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	_, err = s.Start(&fork.Program{Path: "/bin/sh", Argv: []string{"sh"}, Files: []int{int(write.Fd()), -1}})
+	_ = write.Close()
+	if !errors.Is(err, syscall.EBADF) {
+		t.Errorf("got %v", err)
+	}
+	_ = read.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := read.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // a reader's own
+		t.Errorf("whoever reads is told %v, and not of the end", err)
 	}
 }
 
