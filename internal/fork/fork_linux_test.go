@@ -173,7 +173,7 @@ func TestAFileThatIsNotThere(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	_ = read.SetReadDeadline(time.Now().Add(10 * time.Second))
-	if _, err := read.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // a reader's own
+	if _, err := read.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("whoever reads is told %v, and not of the end", err)
 	}
 }
